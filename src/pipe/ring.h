@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Producers and consumers of the rings in abi.h: send pipe, receive queue, completion queue, event ring.
+ *
+ * Room: pipe. May use: C11 atomics. Each ring has one producer and one consumer; a caller with several threads
+ * holds its own lock. Whoever reads what the other side writes copies it once, then checks the copy.
+ *
+ * Barriers: a slot's phase byte is stored with release after the slot's other bytes, and loaded with acquire
+ * before they are read; consumer indices are stored with release after the last read of the slots they free, and
+ * loaded with acquire before those slots are written again. Nothing else orders the two sides.
+ */
+#ifndef FX_PIPE_RING_H
+#define FX_PIPE_RING_H
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "pipe/abi.h"
+
+/* Plain shared memory seen as an atomic: the ABI's types stay plain so that any language can map them. */
+static inline uint8_t fx_load8_acquire(const uint8_t *p)
+{
+	return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+static inline void fx_store8_release(uint8_t *p, uint8_t v)
+{
+	__atomic_store_n(p, v, __ATOMIC_RELEASE);
+}
+static inline uint32_t fx_load32_acquire(const uint32_t *p)
+{
+	return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+static inline void fx_store32_release(uint32_t *p, uint32_t v)
+{
+	__atomic_store_n(p, v, __ATOMIC_RELEASE);
+}
+
+/* Copies a 64-byte slot but for its phase, then publishes it. `src` may hold anything in its last byte. */
+static inline void fx_slot_publish(void *slot, const void *src, uint8_t phase)
+{
+	memcpy(slot, src, FX_SLOT_SIZE - 1);
+	fx_store8_release((uint8_t *)slot + FX_SLOT_SIZE - 1, phase);
+}
+static inline bool fx_slot_ready(const void *slot, uint8_t phase)
+{
+	return fx_load8_acquire((const uint8_t *)slot + FX_SLOT_SIZE - 1) == phase;
+}
+
+/* ---- send pipe, host side ---- */
+struct fx_pipe_tx {
+	struct fx_pipe_head *head;
+	uint8_t *slots;
+	uint32_t shift;
+	uint32_t pi;
+	uint32_t ci; /* last seen of head->ci */
+};
+static inline bool fx_pipe_room(struct fx_pipe_tx *p, uint32_t nslots)
+{
+	uint32_t size = 1u << p->shift;
+
+	if (p->pi - p->ci + nslots <= size)
+		return true;
+	p->ci = fx_load32_acquire(&p->head->ci);
+	return p->pi - p->ci + nslots <= size;
+}
+static inline void fx_pipe_put(struct fx_pipe_tx *p, const void *slot)
+{
+	uint32_t i = p->pi++;
+
+	fx_slot_publish(p->slots + (size_t)(i & ((1u << p->shift) - 1)) * FX_SLOT_SIZE, slot, fx_phase(i, p->shift));
+}
+
+/* ---- send pipe, core side ---- */
+struct fx_pipe_rx {
+	struct fx_pipe_head *head;
+	const uint8_t *slots;
+	uint32_t shift;
+	uint32_t ci;
+};
+static inline const uint8_t *fx_pipe_slot(const struct fx_pipe_rx *p, uint32_t i)
+{
+	return p->slots + (size_t)(i & ((1u << p->shift) - 1)) * FX_SLOT_SIZE;
+}
+static inline bool fx_pipe_ready(const struct fx_pipe_rx *p)
+{
+	return fx_slot_ready(fx_pipe_slot(p, p->ci), fx_phase(p->ci, p->shift));
+}
+/*
+ * Copies the next entry into out[FX_MAX_SQ_SLOTS] if all its slots have arrived. Returns its number of slots, 0 when
+ * there is none yet, or -EPROTO when the host wrote a length that cannot be: the pipe is then beyond repair.
+ */
+static inline int fx_pipe_take(struct fx_pipe_rx *p, struct fx_sq_slot *out)
+{
+	uint32_t n;
+
+	if (!fx_pipe_ready(p))
+		return 0;
+	memcpy(out, fx_pipe_slot(p, p->ci), FX_SLOT_SIZE);
+	n = out->nslots;
+	if (n == 0 || n > FX_MAX_SQ_SLOTS)
+		return -EPROTO;
+	for (uint32_t i = 1; i < n; i++) {
+		const uint8_t *s = fx_pipe_slot(p, p->ci + i);
+
+		if (!fx_slot_ready(s, fx_phase(p->ci + i, p->shift)))
+			return 0;
+		memcpy(out + i, s, FX_SLOT_SIZE);
+	}
+	p->ci += n;
+	return (int)n;
+}
+static inline void fx_pipe_publish_ci(struct fx_pipe_rx *p)
+{
+	fx_store32_release(&p->head->ci, p->ci);
+}
+
+/* ---- receive queue: entries of `stride` slots; `index` counts entries ---- */
+struct fx_rq {
+	uint8_t *slots;
+	uint32_t shift;	 /* log2 of slots */
+	uint32_t stride; /* slots an entry */
+	uint32_t index;	 /* next entry to write (host) or to read (core) */
+	uint32_t pos;	 /* its first slot's running number: index * stride, kept to survive wrap */
+};
+static inline uint8_t *fx_rq_slot_at(const struct fx_rq *q, uint32_t i)
+{
+	return q->slots + (size_t)(i & ((1u << q->shift) - 1)) * FX_SLOT_SIZE;
+}
+/* The caller counts outstanding entries against its cap; the ring is at least that large. */
+static inline void fx_rq_put(struct fx_rq *q, const struct fx_sge *sge, uint32_t nsge)
+{
+	for (uint32_t s = 0; s < q->stride; s++) {
+		struct fx_rq_slot slot = {.index = q->index, .nsge = (uint8_t)nsge};
+		uint32_t from = s * FX_RQ_SGES, i = q->pos + s;
+
+		for (uint32_t k = 0; k < FX_RQ_SGES && from + k < nsge; k++)
+			slot.sge[k] = sge[from + k];
+		fx_slot_publish(fx_rq_slot_at(q, i), &slot, fx_phase(i, q->shift));
+	}
+	q->index++;
+	q->pos += q->stride;
+}
+static inline bool fx_rq_ready(const struct fx_rq *q)
+{
+	return fx_slot_ready(fx_rq_slot_at(q, q->pos), fx_phase(q->pos, q->shift));
+}
+/*
+ * Copies the next entry's SGEs into sge[max]; returns their number, -EAGAIN when there is no entry (or not all of
+ * it yet), -EPROTO when it contradicts itself.
+ */
+static inline int fx_rq_take(struct fx_rq *q, struct fx_sge *sge, uint32_t max)
+{
+	uint32_t nsge = 0;
+
+	for (uint32_t s = 0; s < q->stride; s++) {
+		uint32_t i = q->pos + s;
+		const uint8_t *p = fx_rq_slot_at(q, i);
+		struct fx_rq_slot slot;
+
+		if (!fx_slot_ready(p, fx_phase(i, q->shift)))
+			return -EAGAIN;
+		memcpy(&slot, p, sizeof(slot));
+		if (slot.index != q->index || slot.nsge > max || slot.nsge > q->stride * FX_RQ_SGES ||
+		    (s && slot.nsge != nsge))
+			return -EPROTO;
+		nsge = slot.nsge;
+		for (uint32_t k = 0; k < FX_RQ_SGES && s * FX_RQ_SGES + k < nsge; k++)
+			sge[s * FX_RQ_SGES + k] = slot.sge[k];
+	}
+	q->index++;
+	q->pos += q->stride;
+	return (int)nsge;
+}
+
+/* ---- completion queue, core side ---- */
+struct fx_cq {
+	struct fx_cq_head *head;
+	struct fx_cqe *ring;
+	uint32_t shift;
+	uint32_t pi;
+	uint32_t ci; /* last seen of head->ci */
+	uint32_t handle;
+	uint64_t cookie;
+	uint32_t arm_seen; /* the arm that was last fired */
+	bool overrun;	   /* a CQE found no room: the CQ is in error, nothing is ever overwritten (contract 13) */
+	void *owner;
+};
+/* Returns 0, or -ENOSPC: the CQ is overrun, from now on and for good. */
+static inline int fx_cq_push(struct fx_cq *q, const struct fx_cqe *c)
+{
+	uint32_t size = 1u << q->shift;
+	struct fx_cqe *e;
+
+	if (q->overrun)
+		return -ENOSPC;
+	if (q->pi - q->ci >= size) {
+		q->ci = fx_load32_acquire(&q->head->ci);
+		if (q->pi - q->ci >= size) {
+			q->overrun = true;
+			return -ENOSPC;
+		}
+	}
+	e = &q->ring[q->pi & (size - 1)];
+	memcpy(e, c, FX_CQE_SIZE - 1);
+	fx_store8_release(&e->phase, fx_phase(q->pi, q->shift));
+	q->pi++;
+	return 0;
+}
+
+/* ---- completion queue, host side ---- */
+struct fx_cq_rx {
+	struct fx_cq_head *head;
+	const struct fx_cqe *ring;
+	uint32_t shift;
+	uint32_t ci;
+};
+static inline bool fx_cq_take(struct fx_cq_rx *q, struct fx_cqe *out)
+{
+	const struct fx_cqe *e = &q->ring[q->ci & ((1u << q->shift) - 1)];
+
+	if (fx_load8_acquire(&e->phase) != fx_phase(q->ci, q->shift))
+		return false;
+	memcpy(out, e, sizeof(*out));
+	q->ci++;
+	return true;
+}
+static inline void fx_cq_publish_ci(struct fx_cq_rx *q)
+{
+	fx_store32_release(&q->head->ci, q->ci);
+}
+
+#endif
