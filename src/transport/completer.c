@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The completer: ACKs, NAKs and READ responses move the send queue on; WQEs that are over become CQEs in order.
+ *
+ * Room: transport. IBTA 9.7.5, 9.7.6 (acknowledges, timers, retries), 9.9.2 (requester errors). What acknowledges
+ * something that was never sent is counted and ignored.
+ */
+#include "transport/qp.h"
+
+enum { RNR_FOREVER = 7 };
+
+/* RNR NAK timer field to ns (IBTA table 45). */
+static const uint64_t rnr_delay[32] = {
+	655360000, 10000,    20000,    30000,	 40000,	   60000,    80000,    120000,	 160000,    240000,  320000,
+	480000,	   640000,   960000,   1280000,	 1920000,  2560000,  3840000,  5120000,	 7680000,   10240000, 15360000,
+	20480000,  30720000, 40960000, 61440000, 81920000, 122880000, 163840000, 245760000, 327680000, 491520000,
+};
+
+static void in_flight_restart(struct fx_tp *tp, struct fx_qp *qp)
+{
+	qp->rto_at = tp->now + qp->rto;
+	if (qp->next_psn != qp->una_psn)
+		fx_timer_set(tp, qp, qp->rto_at);
+}
+
+/* Something new was acknowledged. */
+static void progressed(struct fx_tp *tp, struct fx_qp *qp)
+{
+	qp->retries = qp->rnr_retries = 0;
+	qp->rewound = false;
+	if (fx_psn_diff(qp->una_psn, qp->next_psn) > 0)
+		fx_requester_rewind(tp, qp); /* it answers what was sent before going back: skip that */
+	in_flight_restart(tp, qp);
+	fx_touch(tp, qp);
+	fx_run(tp, qp);
+}
+
+/*
+ * All requests before `to` have arrived. Stops at a READ whose responses have not: returns false, for they are lost.
+ * `to` is at most high_psn.
+ */
+static bool acknowledge(struct fx_tp *tp, struct fx_qp *qp, uint32_t to)
+{
+	uint32_t from = qp->una_psn;
+	bool whole = true;
+
+	while (fx_psn_diff(to, qp->una_psn) > 0) {
+		struct fx_wqe *w = fx_wqe_at(&qp->ack);
+		uint32_t end = fx_psn_add(w->psn, w->npkt);
+
+		if (w->op == FX_WR_READ) {
+			whole = false;
+			break;
+		}
+		if (fx_psn_diff(to, end) < 0) {
+			qp->una_psn = to;
+			break;
+		}
+		qp->una_psn = end;
+		fx_cursor_next(&qp->ack);
+		qp->resp_sge = qp->resp_sge_off = 0;
+	}
+	if (qp->una_psn != from)
+		progressed(tp, qp);
+	return whole;
+}
+
+/* Go back to una_psn, once for each gap. */
+static void go_back(struct fx_tp *tp, struct fx_qp *qp)
+{
+	if (qp->rewound && qp->rewound_psn == qp->una_psn)
+		return;
+	qp->rewound = true;
+	qp->rewound_psn = qp->una_psn;
+	fx_requester_rewind(tp, qp);
+}
+
+void fx_completer_fail(struct fx_tp *tp, struct fx_qp *qp, uint8_t status, uint8_t syndrome, const char *why)
+{
+	if (qp->ack.index != qp->post_index) {
+		struct fx_wqe *w = fx_wqe_at(&qp->ack);
+
+		w->status = status;
+		w->syndrome = syndrome;
+		fx_cursor_next(&qp->ack);
+	}
+	fx_qp_error(tp, qp, why);
+}
+
+void fx_completer_settle(struct fx_tp *tp, struct fx_qp *qp)
+{
+	if (qp->cut_err && qp->una_psn == qp->next_psn && qp->state != FX_QPS_ERR)
+		fx_completer_fail(tp, qp, qp->cut_err, 0, "a work request that cannot be sent");
+}
+
+/* ---- acknowledges ---- */
+
+static void rx_rnr(struct fx_tp *tp, struct fx_qp *qp, uint8_t syndrome)
+{
+	if (qp->rnr_wait)
+		return;
+	if (qp->attr.rnr_retry != RNR_FOREVER && qp->rnr_retries >= qp->attr.rnr_retry) {
+		fx_completer_fail(tp, qp, FX_WC_RNR_RETRY_EXC_ERR, syndrome, "the peer never posted a receive");
+		return;
+	}
+	qp->rnr_retries++;
+	tp->n.rnr_waits++;
+	qp->rnr_wait = true;
+	qp->rnr_at = tp->now + rnr_delay[syndrome & 0x1f];
+	fx_requester_rewind(tp, qp);
+	fx_timer_set(tp, qp, qp->rnr_at);
+}
+
+static const struct {
+	uint8_t status;
+	const char *why;
+} naks[4] = {
+	[FX_NAK_INVALID_REQUEST & 3] = {FX_WC_REM_INV_REQ_ERR, "the peer refused: invalid request"},
+	[FX_NAK_REMOTE_ACCESS & 3] = {FX_WC_REM_ACCESS_ERR, "the peer refused: remote access error"},
+	[FX_NAK_REMOTE_OP & 3] = {FX_WC_REM_OP_ERR, "the peer refused: remote operational error"},
+};
+
+static void rx_nak(struct fx_tp *tp, struct fx_qp *qp, uint8_t syndrome)
+{
+	if (syndrome == FX_NAK_PSN) {
+		if (qp->rewound && qp->rewound_psn == qp->una_psn)
+			return;
+		if (qp->retries >= qp->attr.retry_cnt) {
+			fx_completer_fail(tp, qp, FX_WC_RETRY_EXC_ERR, syndrome, "retries exceeded: PSN sequence errors");
+			return;
+		}
+		qp->retries++;
+		go_back(tp, qp);
+		return;
+	}
+	if (syndrome > FX_NAK_REMOTE_OP) {
+		tp->n.rx_bad_ack++;
+		return;
+	}
+	fx_completer_fail(tp, qp, naks[syndrome & 3].status, syndrome, naks[syndrome & 3].why);
+}
+
+static void rx_acknowledge(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
+{
+	uint8_t type = p->bth.aeth.syndrome & FX_AETH_TYPE;
+	bool ack = type == FX_AETH_ACK;
+
+	if (fx_psn_diff(p->psn, qp->high_psn) >= 0 || (!ack && type != FX_AETH_RNR && type != FX_AETH_NAK)) {
+		tp->n.rx_bad_ack++;
+		return;
+	}
+	if (ack)
+		tp->n.rx_acks++;
+	else
+		tp->n.rx_naks++;
+	if (fx_psn_diff(p->psn, qp->una_psn) < 0)
+		return; /* an old one */
+	if (!ack)
+		qp->naks++;
+	if (!acknowledge(tp, qp, ack ? fx_psn_add(p->psn, 1) : p->psn))
+		go_back(tp, qp);
+	else if (type == FX_AETH_RNR)
+		rx_rnr(tp, qp, p->bth.aeth.syndrome);
+	else if (type == FX_AETH_NAK)
+		rx_nak(tp, qp, p->bth.aeth.syndrome);
+	fx_completer_settle(tp, qp);
+}
+
+/* ---- READ responses ---- */
+
+/* True: the packet went into the placement queue. */
+static bool rx_read_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+{
+	struct fx_wqe *w;
+	uint32_t off, want;
+	uint8_t status;
+
+	if (fx_psn_diff(p->psn, qp->high_psn) >= 0 || fx_psn_diff(p->psn, qp->una_psn) < 0) {
+		tp->n.rx_bad_response++;
+		return false;
+	}
+	/* a response acknowledges the requests before its READ */
+	if (!acknowledge(tp, qp, p->psn)) {
+		go_back(tp, qp);
+		return false;
+	}
+	w = fx_wqe_at(&qp->ack);
+	if (w->op != FX_WR_READ) {
+		tp->n.rx_bad_response++;
+		return false;
+	}
+	off = (uint32_t)fx_psn_diff(p->psn, w->psn) << qp->mtu_shift;
+	want = w->length - off < qp->mtu ? w->length - off : qp->mtu;
+	if (p->len != want) {
+		tp->n.rx_bad_length++;
+		return false;
+	}
+	if (!off)
+		qp->resp_sge = qp->resp_sge_off = 0;
+	status = fx_sges_check(tp, qp->pd, w->sge, w->nsge, qp->resp_sge, qp->resp_sge_off, p->len, FX_ACC_LOCAL_WRITE);
+	if (status) {
+		fx_completer_fail(tp, qp, status, 0, "a READ may not land where it should");
+		return false;
+	}
+	p->act = FX_PLACE_RESPONSE;
+	p->wqe = w;
+	p->left = p->len;
+	p->sge = w->sge;
+	p->nsge = w->nsge;
+	p->sge_i = qp->resp_sge;
+	p->sge_off = qp->resp_sge_off;
+	fx_sges_skip(w->sge, w->nsge, &qp->resp_sge, &qp->resp_sge_off, p->len);
+	qp->una_psn = fx_psn_add(p->psn, 1);
+	if (off + want == w->length) {
+		fx_cursor_next(&qp->ack);
+		qp->resp_sge = qp->resp_sge_off = 0;
+	}
+	tp->n.rx_bytes += p->len;
+	progressed(tp, qp);
+	fx_place_push(tp, &qp->resp, qp, p);
+	fx_completer_settle(tp, qp);
+	return true;
+}
+
+void fx_completer_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+{
+	uint32_t flags = fx_opcodes[p->bth.opcode].flags;
+
+	if (qp->state != FX_QPS_RTS && qp->state != FX_QPS_SQD)
+		tp->n.rx_wrong_state++;
+	else if (flags & FX_OPF_ACK)
+		rx_acknowledge(tp, qp, p);
+	else if (flags & FX_OPF_READ && qp->resp.n < FX_BACKLOG) {
+		if (rx_read_response(tp, qp, p))
+			return;
+	} else {
+		tp->n.rx_bad_response++;
+	}
+	fx_release(tp, p);
+}
+
+void fx_completer_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+{
+	(void)tp;
+	(void)qp;
+	p->wqe->placed += p->len;
+	if (p->failed && !p->wqe->status)
+		p->wqe->status = FX_WC_LOC_PROT_ERR;
+}
+
+/* ---- completions ---- */
+
+static const uint8_t wc_opcodes[FX_WR_OPS] = {
+	[FX_WR_SEND] = FX_WC_SEND,
+	[FX_WR_SEND_IMM] = FX_WC_SEND,
+	[FX_WR_SEND_INV] = FX_WC_SEND,
+	[FX_WR_WRITE] = FX_WC_RDMA_WRITE,
+	[FX_WR_WRITE_IMM] = FX_WC_RDMA_WRITE,
+	[FX_WR_READ] = FX_WC_RDMA_READ,
+	[FX_WR_CMP_SWAP] = FX_WC_COMP_SWAP,
+	[FX_WR_FETCH_ADD] = FX_WC_FETCH_ADD,
+	[FX_WR_LOCAL_INV] = FX_WC_LOCAL_INV,
+	[FX_WR_BIND_MW] = FX_WC_BIND_MW,
+};
+
+/* Is the oldest WQE over? Sets *status if so. */
+static bool over(const struct fx_qp *qp, const struct fx_wqe *w, uint8_t *status)
+{
+	if ((int32_t)(qp->ack.index - qp->una.index) > 0) {
+		*status = w->status;
+		if (w->op == FX_WR_READ && !w->status && w->placed < w->length)
+			return false;
+		return !(w->refs && (w->again || w->status));
+	}
+	*status = FX_WC_WR_FLUSH_ERR;
+	/* in error everything ends, but not while its bytes are still being sent or received */
+	return qp->state == FX_QPS_ERR && !w->refs && !qp->resp.n;
+}
+
+void fx_completer_retire(struct fx_tp *tp, struct fx_qp *qp)
+{
+	uint8_t status;
+
+	while (qp->una.index != qp->post_index) {
+		struct fx_wqe *w = fx_wqe_at(&qp->una);
+
+		if (!over(qp, w, &status))
+			return;
+		if (status || (w->flags & FX_WRF_SIGNALED)) {
+			struct fx_cqe cqe = {.index = w->index,
+					     .byte_len = w->length,
+					     .status = status,
+					     .syndrome = (uint8_t)w->syndrome,
+					     .opcode = w->op < FX_WR_OPS ? wc_opcodes[w->op] : 0};
+
+			fx_qp_complete(tp, qp, qp->scq, &cqe);
+		}
+		fx_wqe_retire(tp, qp);
+		if (status && qp->state != FX_QPS_ERR)
+			fx_qp_error(tp, qp, "a completion with an error");
+	}
+}
+
+/* ---- timers ---- */
+
+static void timed_out(struct fx_tp *tp, struct fx_qp *qp)
+{
+	tp->n.timeouts++;
+	qp->timeouts++;
+	if (qp->retries >= qp->attr.retry_cnt) {
+		fx_completer_fail(tp, qp, FX_WC_RETRY_EXC_ERR, 0, "retries exceeded: the peer does not answer");
+		return;
+	}
+	qp->retries++;
+	qp->rewound = false;
+	fx_requester_rewind(tp, qp);
+}
+
+void fx_completer_timer(struct fx_tp *tp, struct fx_qp *qp)
+{
+	if (qp->state != FX_QPS_RTS && qp->state != FX_QPS_SQD)
+		return;
+	if (qp->rnr_wait) {
+		if (tp->now < qp->rnr_at) {
+			fx_timer_set(tp, qp, qp->rnr_at);
+			return;
+		}
+		qp->rnr_wait = false;
+		fx_run(tp, qp);
+		return;
+	}
+	if (!qp->rto || qp->next_psn == qp->una_psn)
+		return;
+	if (tp->now < qp->rto_at)
+		fx_timer_set(tp, qp, qp->rto_at);
+	else
+		timed_out(tp, qp);
+}

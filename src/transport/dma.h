@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The asynchronous DMA engine, as the transport drives it: copies between packet buffers and windows.
+ *
+ * Room: transport (the seam); the engines themselves are the memory room's. May use: transport/mr.h. Submit, then poll for completions, always: the CPU engine only
+ * happens to have them at once. An engine that is `ordered` makes its writes visible in the order of submission;
+ * on any other, and between engines, the transport keeps one write of a QP in flight at a time (contract 2).
+ * All calls come from the one worker that owns the engine.
+ */
+#ifndef FX_TRANSPORT_DMA_H
+#define FX_TRANSPORT_DMA_H
+
+#include "transport/mr.h"
+
+/* One copy. `win` NULL: the slow path, at `va` of `mr`. */
+struct fx_dma {
+	uint8_t *win;	/* window side, or NULL */
+	uint8_t *local; /* packet-buffer side */
+	uint32_t len;
+	bool to_window; /* else from it */
+	const struct fx_mr *mr;
+	uint64_t va;  /* in the MR's iova space */
+	void *cookie; /* comes back with the completion */
+};
+
+struct fx_dma_done {
+	void *cookie;
+	int err; /* 0 or a negative errno: the window is gone */
+};
+
+struct fx_dma_engine;
+struct fx_dma_ops {
+	const char *name;
+	bool ordered;
+	/* Takes up to n, in order; returns how many. The descriptors are copied. */
+	unsigned (*submit)(struct fx_dma_engine *e, const struct fx_dma *d, unsigned n);
+	/* Returns up to max completions, in any order. */
+	unsigned (*poll)(struct fx_dma_engine *e, struct fx_dma_done *out, unsigned max);
+	/* 0 when nothing is under way. */
+	unsigned (*pending)(const struct fx_dma_engine *e);
+	void (*destroy)(struct fx_dma_engine *e);
+};
+struct fx_dma_engine {
+	const struct fx_dma_ops *ops;
+};
+
+#endif

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Placement: payloads into application memory, in PSN order, over engines that finish later and in any order.
+ *
+ * Room: transport. Every QP has two queues, requests and READ responses; a packet enters in PSN order, its copies are
+ * submitted in that order, and it takes effect (completion, answer, READ) when it is at the head and its copies are
+ * done: contracts 1 and 2. Copies of one queue run ahead of each other only on one ordered engine.
+ */
+#include "transport/qp.h"
+
+void fx_touch(struct fx_tp *tp, struct fx_qp *qp)
+{
+	if (qp->on_touched)
+		return;
+	qp->on_touched = true;
+	qp->touch_next = tp->touched;
+	tp->touched = qp;
+}
+
+/* ---- landing ranges ---- */
+
+/* Moves (i, off) over `len` bytes of the list. */
+void fx_sges_skip(const struct fx_sge *sge, uint32_t nsge, uint32_t *i, uint32_t *off, uint32_t len)
+{
+	while (*i < nsge && len >= sge[*i].length - *off) {
+		len -= sge[*i].length - *off;
+		*off = 0;
+		++*i;
+	}
+	if (*i < nsge)
+		*off += len;
+}
+
+uint8_t fx_sges_check(struct fx_tp *tp, uint32_t pd, const struct fx_sge *sge, uint32_t nsge, uint32_t i, uint32_t off,
+		      uint32_t len, uint32_t access)
+{
+	for (; len && i < nsge; i++, off = 0) {
+		uint32_t n = sge[i].length - off;
+		struct fx_mr *mr;
+
+		if (!n)
+			continue;
+		mr = fx_mr_get(tp->cfg.mrs, sge[i].lkey);
+		if (!mr || mr->pd != pd || (mr->access & access) != access ||
+		    !fx_mr_covers(mr, sge[i].addr, sge[i].length))
+			return FX_WC_LOC_PROT_ERR;
+		len -= n < len ? n : len;
+	}
+	return len ? FX_WC_LOC_LEN_ERR : FX_WC_SUCCESS;
+}
+
+/* The next contiguous piece of the packet's payload, from payload_off on. */
+static const uint8_t *payload_at(const struct fx_pkt *p, uint32_t *len)
+{
+	uint32_t off = p->payload_off;
+
+	if (off < p->have) {
+		if (*len > p->have - off)
+			*len = p->have - off;
+		return p->frame + off;
+	}
+	off -= p->have;
+	for (unsigned i = 0; i < p->nmore; i++) {
+		if (off < p->more[i].len) {
+			if (*len > p->more[i].len - off)
+				*len = p->more[i].len - off;
+			return p->more[i].base + off;
+		}
+		off -= p->more[i].len;
+	}
+	*len = 0;
+	return NULL;
+}
+
+/* The next landing of the packet: its region and address, *len cut to what is contiguous; NULL if it is gone. */
+static struct fx_mr *landing_at(struct fx_tp *tp, const struct fx_pkt *p, uint64_t *va, uint32_t *len)
+{
+	uint32_t key = p->rkey;
+	struct fx_mr *mr;
+
+	*va = p->va;
+	if (p->sge) {
+		const struct fx_sge *s = &p->sge[p->sge_i];
+
+		*va = s->addr + p->sge_off;
+		key = s->lkey;
+		if (*len > s->length - p->sge_off)
+			*len = s->length - p->sge_off;
+	}
+	/* the key again, not a pointer from before: the region may be gone since (contract 16) */
+	mr = fx_mr_get(tp->cfg.mrs, key);
+	return mr && fx_mr_covers(mr, *va, *len) ? mr : NULL;
+}
+
+static void landing_advance(struct fx_pkt *p, uint32_t len)
+{
+	p->left -= len;
+	p->payload_off += len;
+	if (!p->sge) {
+		p->va += len;
+		return;
+	}
+	fx_sges_skip(p->sge, p->nsge, &p->sge_i, &p->sge_off, len);
+}
+
+/* ---- engines ---- */
+
+static void engine_submit(struct fx_dma_engine *e, struct fx_dma *q, unsigned *n)
+{
+	unsigned done = *n ? e->ops->submit(e, q, *n) : 0;
+
+	if (done < *n)
+		memmove(q, q + done, (*n - done) * sizeof(*q));
+	*n -= done;
+}
+
+static void submit_all(struct fx_tp *tp)
+{
+	if (tp->ndma)
+		engine_submit(tp->cfg.dma, tp->dma, &tp->ndma);
+	if (tp->nslow)
+		engine_submit(tp->cfg.slow, tp->slowq, &tp->nslow);
+}
+
+/* Room for one more copy on the engine, or NULL. */
+static struct fx_dma *engine_slot(struct fx_tp *tp, bool slow)
+{
+	unsigned *n = slow ? &tp->nslow : &tp->ndma;
+
+	if (*n == FX_DMA_BATCH)
+		submit_all(tp);
+	if (*n == FX_DMA_BATCH)
+		return NULL;
+	return slow ? &tp->slowq[(*n)++] : &tp->dma[(*n)++];
+}
+
+/* Queues the next copy of `p`. False: it has to wait, for its predecessors or for room. */
+static bool submit_one(struct fx_tp *tp, struct fx_fifo *f, struct fx_pkt *p)
+{
+	uint32_t len = p->left;
+	struct fx_dma_engine *e;
+	const uint8_t *src;
+	struct fx_dma *d;
+	struct fx_mr *mr;
+	uint8_t *win;
+	uint64_t va;
+
+	while (p->sge && p->sge_i < p->nsge && p->sge[p->sge_i].length == p->sge_off) {
+		p->sge_i++;
+		p->sge_off = 0;
+	}
+	src = payload_at(p, &len);
+	mr = landing_at(tp, p, &va, &len);
+	if (!mr || !src) {
+		tp->n.dma_errors++;
+		p->failed = true;
+		p->left = 0;
+		return true;
+	}
+	win = fx_mr_at(mr, va, &len);
+	e = win ? tp->cfg.dma : tp->cfg.slow;
+	if (f->flying && (f->eng != e || !e->ops->ordered))
+		return false;
+	d = engine_slot(tp, !win);
+	if (!d) {
+		fx_touch(tp, p->qp); /* asks again at the next turn */
+		return false;
+	}
+	*d = (struct fx_dma){
+		.win = win, .local = (uint8_t *)(uintptr_t)src, .len = len, .to_window = true, .mr = mr, .va = va, .cookie = p};
+	if (!p->ndma++ && !p->flew) {
+		p->flew = true;
+		p->parity = (uint8_t)tp->parity;
+	}
+	tp->flying++;
+	tp->flying_by[p->parity]++;
+	f->flying++;
+	f->eng = e;
+	landing_advance(p, len);
+	return true;
+}
+
+static void fifo_submit(struct fx_tp *tp, struct fx_fifo *f)
+{
+	while (f->next) {
+		struct fx_pkt *p = f->next;
+
+		while (p->left)
+			if (!submit_one(tp, f, p))
+				return;
+		p->submitted = true;
+		f->next = p->next;
+	}
+}
+
+void fx_place_push(struct fx_tp *tp, struct fx_fifo *f, struct fx_qp *qp, struct fx_pkt *p)
+{
+	p->next = NULL;
+	p->qp = qp;
+	p->ndma = 0;
+	p->submitted = p->flew = p->failed = p->dropped = false;
+	if (f->tail)
+		f->tail->next = p;
+	else
+		f->head = p;
+	f->tail = p;
+	f->n++;
+	if (!f->next)
+		f->next = p;
+	fifo_submit(tp, f);
+	if (!p->submitted && p->sge) {
+		/* it waits: the queue entry it lands in may be replaced before its turn */
+		memcpy(p->own, p->sge, p->nsge * sizeof(p->own[0]));
+		p->sge = p->own;
+	}
+	fx_touch(tp, qp);
+}
+
+/* What is queued has no effect any more; copies under way still finish before the buffers go. */
+void fx_place_drop(struct fx_qp *qp, struct fx_fifo *f)
+{
+	(void)qp;
+	for (struct fx_pkt *p = f->head; p; p = p->next) {
+		p->dropped = true;
+		p->left = 0;
+		p->submitted = true;
+	}
+	f->next = NULL;
+}
+
+static struct fx_fifo *fifo_of(struct fx_pkt *p)
+{
+	return p->act == FX_PLACE_RESPONSE ? &p->qp->resp : &p->qp->reqs;
+}
+
+static void fifo_retire(struct fx_tp *tp, struct fx_qp *qp, struct fx_fifo *f)
+{
+	struct fx_pkt *p;
+
+	fifo_submit(tp, f);
+	while ((p = f->head) && p->submitted && !p->ndma) {
+		if (!p->dropped && f == &qp->reqs && !fx_responder_may_retire(qp, p))
+			return;
+		f->head = p->next;
+		if (!f->head)
+			f->tail = NULL;
+		f->n--;
+		if (!p->dropped) {
+			if (f == &qp->resp)
+				fx_completer_placed(tp, qp, p);
+			else
+				fx_responder_placed(tp, qp, p);
+		}
+		fx_release(tp, p);
+	}
+}
+
+/* One turn for every touched QP; what they touch meanwhile waits for the next. */
+static void retire_touched(struct fx_tp *tp)
+{
+	struct fx_qp *qp = tp->touched, *next;
+
+	tp->touched = NULL;
+	for (; qp; qp = next) {
+		next = qp->touch_next;
+		qp->on_touched = false;
+		fifo_retire(tp, qp, &qp->reqs);
+		fifo_retire(tp, qp, &qp->resp);
+		if (!qp->tp)
+			continue; /* detached: only its buffers had to come home */
+		fx_completer_retire(tp, qp);
+		if (qp->state == FX_QPS_ERR)
+			fx_responder_flush(tp, qp);
+	}
+}
+
+static unsigned collect(struct fx_tp *tp, struct fx_dma_engine *e)
+{
+	struct fx_dma_done done[FX_RX_BURST];
+	unsigned n = e->ops->poll(e, done, FX_RX_BURST);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct fx_pkt *p = done[i].cookie;
+
+		if (done[i].err) {
+			tp->n.dma_errors++;
+			p->failed = true;
+		}
+		p->ndma--;
+		tp->flying--;
+		tp->flying_by[p->parity]--;
+		fifo_of(p)->flying--;
+		fx_touch(tp, p->qp);
+	}
+	return n;
+}
+
+unsigned fx_place_poll(struct fx_tp *tp)
+{
+	unsigned n = 0;
+
+	submit_all(tp);
+	if (tp->flying) {
+		n = collect(tp, tp->cfg.dma);
+		if (tp->cfg.slow)
+			n += collect(tp, tp->cfg.slow);
+	}
+	retire_touched(tp);
+	return n;
+}
+
+void fx_place_run(struct fx_tp *tp)
+{
+	while (fx_place_poll(tp))
+		;
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Life of a QP: creation, errors and flushes, reset, the end. And its completions.
+ *
+ * Room: transport. Creation allocates and runs on the control thread; everything that takes a struct fx_tp runs on
+ * the worker.
+ */
+#include <stdlib.h>
+
+#include "transport/qp.h"
+
+enum { IBV_EVENT_CQ_ERROR = 0, IBV_EVENT_QP_FATAL_ERROR = 1 };
+
+struct fx_qp *fx_qp_create(const struct fx_qp_cfg *cfg)
+{
+	struct fx_qp *qp = aligned_alloc(FX_LINE, (sizeof(*qp) + FX_LINE - 1) / FX_LINE * FX_LINE);
+
+	if (!qp) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	memset(qp, 0, sizeof(*qp));
+	qp->cfg = *cfg;
+	qp->qpn = cfg->qpn;
+	qp->gen = (uint8_t)cfg->gen;
+	qp->type = (uint8_t)cfg->type;
+	qp->pd = cfg->pd;
+	qp->scq = cfg->scq;
+	qp->rcq = cfg->rcq;
+	qp->rq = cfg->rq;
+	qp->rwqe = calloc(cfg->max_recv_sge ? cfg->max_recv_sge : 1, sizeof(*qp->rwqe));
+	if (!qp->rwqe) {
+		free(qp);
+		errno = ENOMEM;
+		return NULL;
+	}
+	return qp;
+}
+
+int fx_qp_attach(struct fx_tp *tp, struct fx_qp *qp)
+{
+	uint32_t i = qp->qpn >> FX_WORKER_BITS;
+
+	if (i >= tp->cfg.max_qps || tp->qps[i])
+		return -EBUSY;
+	qp->tp = tp;
+	qp->window = tp->cfg.window ? tp->cfg.window : FX_WINDOW;
+	tp->qps[i] = qp;
+	return 0;
+}
+
+void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct fx_cqe *cqe)
+{
+	cqe->qpn_gen = fx_qpn_gen(qp->qpn, qp->gen);
+	tp->n.cqe++;
+	if (cqe->status)
+		tp->n.cqe_errors++;
+	if (fx_cq_push(cq, cqe) == 0)
+		return;
+	tp->n.cq_overruns++;
+	if (tp->cfg.env.event)
+		tp->cfg.env.event(tp->cfg.env.arg, qp, IBV_EVENT_CQ_ERROR);
+	if (qp->state != FX_QPS_ERR)
+		fx_qp_error(tp, qp, "its completion queue overran");
+}
+
+void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp)
+{
+	qp->state = FX_QPS_ERR;
+	qp->rnr_wait = false;
+	qp->cut_err = 0;
+	fx_touch(tp, qp);
+	fx_timer_set(tp, qp, tp->now + FX_FLUSH_PERIOD);
+}
+
+void fx_qp_error(struct fx_tp *tp, struct fx_qp *qp, const char *why)
+{
+	if (qp->state == FX_QPS_ERR)
+		return;
+	tp->n.qp_errors++;
+	fx_qp_flush(tp, qp);
+	if (tp->cfg.env.trouble)
+		tp->cfg.env.trouble(tp->cfg.env.arg, qp, why);
+	if (tp->cfg.env.event)
+		tp->cfg.env.event(tp->cfg.env.arg, qp, IBV_EVENT_QP_FATAL_ERROR);
+}
+
+/* Out of every list and timer; what is queued has no effect any more. */
+static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
+{
+	fx_place_drop(qp, &qp->reqs);
+	fx_place_drop(qp, &qp->resp);
+	fx_wheel_disarm(&tp->wheel, &qp->timer);
+	fx_wqe_drop_all(tp, qp, sq_index);
+	qp->njobs = 0;
+	qp->nak_want = 0;
+	qp->ack_want = qp->nak_sent = qp->dead_end = qp->have_rwqe = false;
+	qp->rnr_wait = qp->rewound = false;
+	qp->cut_err = qp->retries = qp->rnr_retries = 0;
+	qp->rd_n = 0;
+	qp->msg_flags = qp->msg_off = qp->msn = 0;
+	qp->resp_sge = qp->resp_sge_off = qp->since_ackreq = 0;
+	qp->next_psn = qp->una_psn = qp->high_psn = 0;
+}
+
+void fx_qp_reset(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index, uint32_t rq_index)
+{
+	quiesce(tp, qp, sq_index);
+	qp->rq.pos += (rq_index - qp->rq.index) * qp->rq.stride;
+	qp->rq.index = rq_index;
+	memset(&qp->attr, 0, sizeof(qp->attr));
+	qp->access = 0;
+	qp->gen++;
+	qp->state = FX_QPS_RESET;
+}
+
+void fx_qp_detach(struct fx_tp *tp, struct fx_qp *qp)
+{
+	uint32_t i = qp->qpn >> FX_WORKER_BITS;
+
+	if (!qp->tp)
+		return;
+	quiesce(tp, qp, qp->post_index);
+	qp->state = FX_QPS_RESET;
+	tp->qps[i] = NULL;
+	qp->tp = NULL;
+	fx_touch(tp, qp);
+}
+
+bool fx_qp_idle(const struct fx_qp *qp)
+{
+	return !qp->tp && !qp->on_touched && !qp->on_run && !qp->on_acks && !qp->staging && !qp->refs && !qp->reqs.n &&
+	       !qp->resp.n;
+}
+
+void fx_qp_free(struct fx_tp *tp, struct fx_qp *qp)
+{
+	(void)tp;
+	free(qp->rwqe);
+	free(qp);
+}
+
+uint32_t fx_qp_gen(const struct fx_qp *qp)
+{
+	return qp->gen;
+}
+
+uint32_t fx_qp_number(const struct fx_qp *qp)
+{
+	return qp->qpn;
+}
+
+const struct fx_qp_cfg *fx_qp_config(const struct fx_qp *qp)
+{
+	return &qp->cfg;
+}
+
+void fx_qp_snapshot(const struct fx_qp *qp, struct fx_qp_info *info)
+{
+	*info = (struct fx_qp_info){
+		.qpn = qp->qpn,
+		.gen = qp->gen,
+		.ctx = qp->cfg.ctx,
+		.state = qp->state,
+		.dest_qpn = qp->dest_qpn,
+		.mtu = qp->mtu,
+		.type = qp->type,
+		.sq_psn = qp->attr.sq_psn,
+		.una_psn = qp->una_psn,
+		.next_psn = qp->next_psn,
+		.rq_psn = qp->epsn,
+		.placed_psn = qp->placed_psn,
+		.msn = qp->msn,
+		.sq_outstanding = qp->post_index - qp->una.index,
+		.retries = qp->retries,
+		.rnr_retries = qp->rnr_retries,
+		.tx_packets = qp->tx_packets,
+		.rx_packets = qp->rx_packets,
+		.retransmits = qp->retransmits,
+		.naks = qp->naks,
+		.timeouts = qp->timeouts,
+		.dups = qp->dups,
+	};
+}

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The inside of the transport: the QP, its work queue, its placement queues, and who may call whom.
+ *
+ * Room: transport, private to it. May use: transport.h.
+ *
+ *	wqe.c		send pipe entries -> WQEs in chunks; cursors over them
+ *	requester.c	WQEs -> request packets
+ *	completer.c	ACK, NAK, READ responses -> progress; retires WQEs into CQEs
+ *	responder.c	request packets -> placements, answers
+ *	place.c		placements in PSN order over asynchronous DMA engines
+ *	state.c		the state table of modify_qp
+ *	qp.c		life of a QP, errors and flushes
+ *	transport.c	packets to QPs, the run lists, timers
+ */
+#ifndef FX_TRANSPORT_QP_H
+#define FX_TRANSPORT_QP_H
+
+#include "transport/transport.h"
+#include "wire/bytes.h"
+
+enum fx_qp_state { FX_QPS_RESET, FX_QPS_INIT, FX_QPS_RTR, FX_QPS_RTS, FX_QPS_SQD, FX_QPS_SQE, FX_QPS_ERR, FX_QPS_N };
+
+/* enum ibv_qp_attr_mask, by its ABI values. */
+enum fx_qp_mask {
+	FX_QPA_STATE = 1 << 0,
+	FX_QPA_CUR_STATE = 1 << 1,
+	FX_QPA_SQD_NOTIFY = 1 << 2,
+	FX_QPA_ACCESS = 1 << 3,
+	FX_QPA_PKEY = 1 << 4,
+	FX_QPA_PORT = 1 << 5,
+	FX_QPA_QKEY = 1 << 6,
+	FX_QPA_AV = 1 << 7,
+	FX_QPA_MTU = 1 << 8,
+	FX_QPA_TIMEOUT = 1 << 9,
+	FX_QPA_RETRY = 1 << 10,
+	FX_QPA_RNR_RETRY = 1 << 11,
+	FX_QPA_RQ_PSN = 1 << 12,
+	FX_QPA_RD_ATOMIC = 1 << 13,
+	FX_QPA_ALT_PATH = 1 << 14,
+	FX_QPA_RNR_TIMER = 1 << 15,
+	FX_QPA_SQ_PSN = 1 << 16,
+	FX_QPA_DEST_RD_ATOMIC = 1 << 17,
+	FX_QPA_MIG_STATE = 1 << 18,
+	FX_QPA_CAP = 1 << 19,
+	FX_QPA_DEST_QPN = 1 << 20,
+	FX_QPA_RATE_LIMIT = 1 << 25,
+};
+
+enum {
+	FX_CHUNK_SIZE = 1024,
+	FX_CHUNK_SLOTS = 15,
+	FX_MAX_RD_ATOMIC = 16,
+	FX_JOBS = 2 * FX_MAX_RD_ATOMIC,
+	FX_WINDOW = 128,	/* packets in flight per QP */
+	FX_READ_CHUNK = 64,	/* response packets one READ request asks for: paces the responder */
+	FX_BACKLOG = 512,	/* packets of a QP that may wait for placement */
+	FX_TX_QUANTUM = 16,	/* packets a QP sends before its neighbour's turn */
+	FX_ACK_EVERY = 32,	/* packets between acknowledge requests inside a message */
+	FX_MAX_MSG_LOG2 = 31,
+};
+#define FX_MAX_MSG (UINT32_C(1) << FX_MAX_MSG_LOG2)
+#define FX_RTO_FLOOR UINT64_C(1000000)	 /* ns: a software peer may be descheduled for as long */
+#define FX_FLUSH_PERIOD UINT64_C(200000) /* ns: how soon a receive posted in ERR is flushed */
+
+/* A send work request in the core: this, then more SGEs or inline data in the slots behind it. */
+struct fx_wqe {
+	uint8_t op;	/* enum fx_wr_op */
+	uint8_t flags;	/* enum fx_wr_flags */
+	uint8_t nsge;
+	uint8_t nslots; /* of its chunk */
+	uint32_t index;
+	uint32_t length;
+	uint32_t psn;	/* of its first packet, once cut */
+	uint32_t npkt;	/* PSNs it takes */
+	uint16_t refs;	/* segments in the transmit queue (contract 15) */
+	uint8_t status; /* enum fx_wc_status, when it failed */
+	uint8_t again;	/* some of it was sent more than once */
+	uint32_t imm;
+	uint32_t rkey;
+	uint64_t raddr;
+	uint32_t placed; /* READ: bytes in memory */
+	uint32_t syndrome;
+	struct fx_sge sge[1]; /* or inline bytes */
+};
+static_assert(sizeof(struct fx_wqe) == FX_LINE, "wqe");
+
+struct fx_chunk {
+	struct fx_chunk *next;
+	struct fx_qp *qp;
+	uint16_t used; /* slots */
+	uint16_t refs; /* segments in the transmit queue of any WQE in it */
+	bool retired;  /* the QP has no use for it: freed with the last reference */
+	uint8_t pad[FX_LINE - 21];
+	uint8_t slot[FX_CHUNK_SLOTS][FX_LINE];
+};
+static_assert(sizeof(struct fx_chunk) == FX_CHUNK_SIZE, "chunk");
+
+/* A place in the send queue: WQE number `index`, found at slot i of c. */
+struct fx_cursor {
+	struct fx_chunk *c;
+	uint32_t i;
+	uint32_t index;
+};
+
+/* Packets of one direction in PSN order, on their way into memory. */
+struct fx_fifo {
+	struct fx_pkt *head, *tail;
+	struct fx_pkt *next;	   /* first whose copies are not all submitted */
+	uint32_t n;
+	uint32_t flying;	   /* copies under way */
+	struct fx_dma_engine *eng; /* that has them */
+};
+
+/* Something the responder owes: the rest of a READ. */
+struct fx_job {
+	uint32_t psn;
+	uint32_t rkey;
+	uint64_t va;
+	uint32_t left;
+	bool begun;
+};
+
+struct fx_qp {
+	/* requester */
+	struct fx_cursor cur;	/* next WQE to cut */
+	uint32_t cut_off;	/* bytes of it that are cut */
+	uint32_t cut_sge, cut_sge_off;
+	uint32_t next_psn;	/* next to cut */
+	uint32_t una_psn;	/* oldest not acknowledged */
+	uint32_t high_psn;	/* one past the highest ever cut */
+	uint32_t post_index;	/* of the next WQE to come */
+	uint32_t window;
+	uint32_t mtu;
+	uint8_t state, type, gen;
+	uint8_t cut_err;	/* status the WQE at `cur` will fail with */
+	bool staging;		/* a packet is being gathered; nothing may overtake it */
+	bool rnr_wait;
+	bool on_run, on_acks, on_touched;
+	uint8_t mtu_shift;
+	uint32_t qpn, dest_qpn, pd;
+	uint16_t ip_id;
+	uint8_t rd_limit;	/* READs and atomics in flight, at most */
+	uint8_t rd_head, rd_n;
+	uint32_t since_ackreq;
+	struct fx_tmpl tmpl;
+	struct fx_qp *run_next, *ack_next, *touch_next;
+
+	/* completer */
+	struct fx_cursor ack;	/* WQE that una_psn is in */
+	struct fx_cursor una;	/* oldest not completed */
+	struct fx_chunk *tail;
+	struct fx_fifo resp;	/* READ responses on their way into memory */
+	uint32_t resp_sge, resp_sge_off; /* landing of the READ at `ack` */
+	uint32_t rewound_psn;	/* the gap that was last acted on */
+	bool rewound;
+	uint8_t retries, rnr_retries;
+	uint32_t rd_end[FX_MAX_RD_ATOMIC]; /* one past the last response PSN of each READ in flight */
+	uint64_t rto_at, rnr_at, rto;
+	struct fx_timer timer;
+
+	/* responder */
+	uint32_t epsn;		/* expected */
+	uint32_t placed_psn;	/* all before it are in memory (contract 1) */
+	uint32_t msn;
+	uint32_t msg_off;	/* bytes of the message in progress */
+	uint32_t msg_flags;	/* enum fx_op_flags of its first packet: SEND or WRITE; 0: none */
+	struct {
+		uint64_t va;
+		uint32_t rkey, length;
+	} write;
+	struct fx_fifo reqs;	/* requests on their way into memory */
+	bool ack_want;
+	bool nak_sent;		/* one NAK a gap */
+	bool dead_end;		/* a refusal is queued: nothing after it counts */
+	uint8_t nak_want;	/* AETH syndrome; 0: none */
+	uint32_t nak_psn;
+	uint8_t njobs, job_head;
+	struct fx_job jobs[FX_JOBS];
+	struct fx_rq rq;
+	bool have_rwqe;
+	uint32_t rwqe_index, rwqe_nsge, rwqe_len, rwqe_sge, rwqe_off;
+	struct fx_sge *rwqe; /* max_recv_sge of them */
+
+	/* both, cold */
+	struct fx_tp *tp; /* NULL: detached */
+	struct fx_cq *scq, *rcq;
+	struct fx_qp_cfg cfg;
+	struct fx_qp_attr attr;
+	struct fx_path path;
+	uint32_t access;
+	uint32_t refs; /* segments in the transmit queue */
+	uint64_t tx_packets, rx_packets, retransmits, naks, timeouts, dups;
+};
+
+struct fx_tp {
+	struct fx_tp_cfg cfg;
+	uint64_t now;
+	struct fx_qp **qps; /* by QPN >> FX_WORKER_BITS */
+	struct fx_runlist run;
+	struct fx_qp *acks_head, *acks_tail, *touched;
+	struct fx_pkt *released;
+	struct fx_chunk *chunks; /* free ones */
+	struct fx_slab *slabs;	 /* where they came from */
+	struct fx_wheel wheel;
+	struct fx_counters n;
+	uint64_t memory;
+	unsigned ndma, nslow; /* collected, not yet submitted */
+	unsigned flying;      /* submitted, not yet completed */
+	unsigned flying_by[2], parity;
+	struct fx_dma dma[FX_DMA_BATCH], slowq[FX_DMA_BATCH];
+};
+
+/* ---- wqe.c ---- */
+struct fx_wqe *fx_wqe_at(struct fx_cursor *cur);
+void fx_cursor_next(struct fx_cursor *cur);
+void fx_wqe_retire(struct fx_tp *tp, struct fx_qp *qp); /* the WQE at `una` is over */
+/* Forgets every WQE; the next to come has number `index`. */
+void fx_wqe_drop_all(struct fx_tp *tp, struct fx_qp *qp, uint32_t index);
+void fx_wqe_free_slabs(struct fx_tp *tp);
+static inline uint8_t *fx_wqe_inline(struct fx_wqe *w)
+{
+	return (uint8_t *)w->sge;
+}
+static inline uint32_t fx_packets(const struct fx_qp *qp, uint32_t length)
+{
+	return length ? (uint32_t)(((uint64_t)length + qp->mtu - 1) >> qp->mtu_shift) : 1;
+}
+
+/* ---- requester.c ---- */
+unsigned fx_requester_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max);
+bool fx_requester_ready(struct fx_qp *qp);
+void fx_requester_rewind(struct fx_tp *tp, struct fx_qp *qp); /* go back to una_psn */
+
+/* ---- completer.c ---- */
+void fx_completer_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
+void fx_completer_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
+void fx_completer_retire(struct fx_tp *tp, struct fx_qp *qp);
+/* The WQE at `ack` fails: everything before it completes, it gets `status`, the QP goes to error. */
+void fx_completer_fail(struct fx_tp *tp, struct fx_qp *qp, uint8_t status, uint8_t syndrome, const char *why);
+void fx_completer_timer(struct fx_tp *tp, struct fx_qp *qp);
+void fx_completer_settle(struct fx_tp *tp, struct fx_qp *qp); /* a local error whose turn has come */
+
+/* ---- responder.c ---- */
+void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
+void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
+unsigned fx_responder_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max);
+bool fx_responder_may_retire(const struct fx_qp *qp, const struct fx_pkt *p);
+void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp); /* receives, in ERR */
+
+/* ---- place.c ---- */
+void fx_place_push(struct fx_tp *tp, struct fx_fifo *f, struct fx_qp *qp, struct fx_pkt *p);
+void fx_place_run(struct fx_tp *tp); /* submit, collect, retire until nothing more happens at once */
+void fx_place_drop(struct fx_qp *qp, struct fx_fifo *f);
+void fx_touch(struct fx_tp *tp, struct fx_qp *qp);
+unsigned fx_place_poll(struct fx_tp *tp);
+/* Checks that `len` bytes may land at (sge_i, off) of the list; returns a wc status, FX_WC_SUCCESS if so. */
+uint8_t fx_sges_check(struct fx_tp *tp, uint32_t pd, const struct fx_sge *sge, uint32_t nsge, uint32_t i,
+		      uint32_t off, uint32_t len, uint32_t access);
+void fx_sges_skip(const struct fx_sge *sge, uint32_t nsge, uint32_t *i, uint32_t *off, uint32_t len);
+
+/* ---- qp.c ---- */
+void fx_qp_error(struct fx_tp *tp, struct fx_qp *qp, const char *why);
+void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp);
+void fx_qp_reset(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index, uint32_t rq_index);
+void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct fx_cqe *cqe);
+
+/* ---- transport.c ---- */
+void fx_run(struct fx_tp *tp, struct fx_qp *qp);     /* it has something to send */
+void fx_run_ack(struct fx_tp *tp, struct fx_qp *qp); /* an answer is due */
+void fx_release(struct fx_tp *tp, struct fx_pkt *p);
+void fx_timer_set(struct fx_tp *tp, struct fx_qp *qp, uint64_t when);
+
+/* BTH, straight into bytes. */
+static inline void fx_put_bth(uint8_t *p, uint8_t opcode, bool se, uint32_t pad, uint32_t dqpn, bool ackreq,
+			      uint32_t psn)
+{
+	fx_put32(p, (uint32_t)opcode << 24 | (uint32_t)se << 23 | pad << 20 | FX_PKEY_DEFAULT);
+	fx_put32(p + 4, dqpn);
+	fx_put32(p + 8, (uint32_t)ackreq << 31 | psn);
+}
+
+#endif

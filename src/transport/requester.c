@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The requester: cuts WQEs into request packets (IBTA 9.7.3, 9.4).
+ *
+ * Room: transport. A packet's payload is handed out as pieces of the application's windows; only inline data, which
+ * came through the pipe, is copied behind the headers. Every cut looks the key up again (contract 16).
+ * A READ is asked for in chunks of FX_READ_CHUNK packets, each a READ request of its own: responses are paced by the
+ * window like everything else, and going back after a loss asks only for what is missing.
+ */
+#include "transport/qp.h"
+
+/* Base opcode of each work request, as its FIRST, MIDDLE, LAST and ONLY packets carry it. */
+static const struct {
+	uint8_t first, middle, last, only;
+	bool reth, imm;
+} cuts[FX_WR_OPS] = {
+	[FX_WR_SEND] = {FX_OP_SEND_FIRST, FX_OP_SEND_MIDDLE, FX_OP_SEND_LAST, FX_OP_SEND_ONLY, false, false},
+	[FX_WR_SEND_IMM] = {FX_OP_SEND_FIRST, FX_OP_SEND_MIDDLE, FX_OP_SEND_LAST_IMM, FX_OP_SEND_ONLY_IMM, false, true},
+	[FX_WR_WRITE] = {FX_OP_WRITE_FIRST, FX_OP_WRITE_MIDDLE, FX_OP_WRITE_LAST, FX_OP_WRITE_ONLY, true, false},
+	[FX_WR_WRITE_IMM] = {FX_OP_WRITE_FIRST, FX_OP_WRITE_MIDDLE, FX_OP_WRITE_LAST_IMM, FX_OP_WRITE_ONLY_IMM, true,
+			     true},
+	[FX_WR_READ] = {FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, true, false},
+};
+
+/* READ requests whose responses have all come. */
+static void reads_done(struct fx_qp *qp)
+{
+	while (qp->rd_n && fx_psn_diff(qp->una_psn, qp->rd_end[qp->rd_head]) >= 0) {
+		qp->rd_head = (uint8_t)((qp->rd_head + 1) % FX_MAX_RD_ATOMIC);
+		qp->rd_n--;
+	}
+}
+
+/* Packets that the window still lets out. */
+static uint32_t window_left(const struct fx_qp *qp)
+{
+	uint32_t out = (uint32_t)fx_psn_diff(qp->next_psn, qp->una_psn);
+
+	return out < qp->window ? qp->window - out : 0;
+}
+
+/*
+ * Packets of the next chunk of a READ. Chunks end at fixed places of the READ, so that one asked for again never
+ * reaches beyond what the responder has seen as a request before.
+ */
+static uint32_t read_chunk(const struct fx_qp *qp, const struct fx_wqe *w)
+{
+	uint32_t at = qp->cut_off >> qp->mtu_shift, max = qp->window < FX_READ_CHUNK ? qp->window : FX_READ_CHUNK;
+	uint32_t to_end = max - at % max, rest = w->npkt - at;
+
+	return rest < to_end ? rest : to_end;
+}
+
+/* May the WQE at `cur` be cut now? */
+bool fx_requester_ready(struct fx_qp *qp)
+{
+	struct fx_wqe *w;
+
+	if (qp->cur.index == qp->post_index || qp->state != FX_QPS_RTS || qp->cut_err || qp->staging || qp->rnr_wait)
+		return false;
+	if (!window_left(qp))
+		return false;
+	w = fx_wqe_at(&qp->cur);
+	/* a fence waits for the READs before it (10.8.3.3) */
+	if ((w->flags & FX_WRF_FENCE) && qp->cut_off == 0 && qp->rd_n) {
+		reads_done(qp);
+		if (qp->rd_n)
+			return false;
+	}
+	if (w->op == FX_WR_READ && !w->status) {
+		reads_done(qp);
+		if (qp->rd_n >= qp->rd_limit && qp->rd_limit)
+			return false;
+		return read_chunk(qp, w) <= window_left(qp);
+	}
+	return true;
+}
+
+void fx_requester_rewind(struct fx_tp *tp, struct fx_qp *qp)
+{
+	struct fx_wqe *w;
+
+	qp->cur = qp->ack;
+	qp->next_psn = qp->una_psn;
+	qp->cut_off = qp->cut_sge = qp->cut_sge_off = 0;
+	qp->rd_n = 0;
+	qp->cut_err = 0;
+	qp->since_ackreq = 0;
+	if (fx_psn_diff(qp->high_psn, qp->una_psn) > 0) {
+		/* una_psn was cut before: it lies in the WQE at `ack` */
+		w = fx_wqe_at(&qp->cur);
+		qp->cut_off = (uint32_t)fx_psn_diff(qp->una_psn, w->psn) << qp->mtu_shift;
+		if (w->op != FX_WR_READ && !(w->flags & FX_WRF_INLINE))
+			fx_sges_skip(w->sge, w->nsge, &qp->cut_sge, &qp->cut_sge_off, qp->cut_off);
+	}
+	fx_run(tp, qp);
+}
+
+/* Adds `len` bytes of the WQE's SGEs, from the cut on, to the packet. Returns a wc status. */
+static uint8_t gather(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out, uint32_t len)
+{
+	uint32_t i = qp->cut_sge, off = qp->cut_sge_off;
+
+	while (len) {
+		const struct fx_sge *s = &w->sge[0] + i;
+		uint32_t n = s->length - off;
+		struct fx_mr *mr;
+
+		if (!n) {
+			i++;
+			off = 0;
+			continue;
+		}
+		mr = fx_mr_get(tp->cfg.mrs, s->lkey);
+		if (!mr || mr->pd != qp->pd || !fx_mr_covers(mr, s->addr, s->length))
+			return FX_WC_LOC_PROT_ERR;
+		if (n > len)
+			n = len;
+		while (n) {
+			uint32_t run = n;
+			uint8_t *base = fx_mr_at(mr, s->addr + off, &run);
+
+			if (out->nseg == FX_TX_SEGS)
+				return FX_WC_LOC_QP_OP_ERR;
+			out->seg[out->nseg].base = base;
+			out->seg[out->nseg].len = run;
+			out->seg[out->nseg].mr = mr;
+			out->seg[out->nseg].va = s->addr + off;
+			out->nseg++;
+			out->stage |= !base;
+			off += run;
+			n -= run;
+			len -= run;
+		}
+		if (off == s->length) {
+			i++;
+			off = 0;
+		}
+	}
+	qp->cut_sge = i;
+	qp->cut_sge_off = off;
+	return FX_WC_SUCCESS;
+}
+
+/* Payload of `len` bytes for the packet: inline behind the headers, or as segments. */
+static uint8_t attach_payload(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out, uint32_t len,
+			      uint32_t pad)
+{
+	uint8_t status;
+
+	out->payload = len;
+	if (!len)
+		return FX_WC_SUCCESS;
+	if (w->flags & FX_WRF_INLINE) {
+		uint8_t *p = out->hdr + out->hdr_len;
+
+		memcpy(p, fx_wqe_inline(w) + qp->cut_off, len);
+		memset(p + len, 0, pad);
+		out->hdr_len = (uint16_t)(out->hdr_len + len + pad);
+		return FX_WC_SUCCESS;
+	}
+	status = gather(tp, qp, w, out, len);
+	out->pad = (uint8_t)pad;
+	out->stage |= out->nseg > FX_PKT_SEGS;
+	return status;
+}
+
+static uint32_t put_reth(uint8_t *p, uint64_t va, uint32_t rkey, uint32_t len)
+{
+	fx_put64(p, va);
+	fx_put32(p + 8, rkey);
+	fx_put32(p + 12, len);
+	return FX_RETH_LEN;
+}
+
+/* Everything that a cut packet changes in the QP. */
+static void cut_done(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out, uint32_t npsn,
+		     uint32_t bytes)
+{
+	bool again = fx_psn_diff(qp->next_psn, qp->high_psn) < 0;
+
+	if (again) {
+		w->again = 1;
+		qp->retransmits++;
+		tp->n.tx_retransmits++;
+	}
+	if (qp->next_psn == qp->una_psn) {
+		qp->rto_at = tp->now + qp->rto;
+		fx_timer_set(tp, qp, qp->rto_at);
+	}
+	qp->next_psn = fx_psn_add(qp->next_psn, npsn);
+	if (fx_psn_diff(qp->next_psn, qp->high_psn) > 0)
+		qp->high_psn = qp->next_psn;
+	qp->cut_off += bytes;
+	if (out->stage) {
+		qp->staging = true;
+		tp->n.staged_packets++;
+	}
+	out->qp = qp;
+	out->wqe = out->nseg ? w : NULL;
+	if (out->nseg) {
+		/* a staged packet holds its WQE as one segment, until it is gathered */
+		uint16_t n = out->stage ? 1 : out->nseg;
+
+		w->refs = (uint16_t)(w->refs + n);
+		((struct fx_chunk *)((uintptr_t)w & ~(uintptr_t)(FX_CHUNK_SIZE - 1)))->refs += n;
+		qp->refs += n;
+	}
+	qp->tx_packets++;
+	tp->n.tx_packets++;
+	tp->n.tx_bytes += out->payload;
+	if (qp->cut_off >= w->length) {
+		fx_cursor_next(&qp->cur);
+		qp->cut_off = qp->cut_sge = qp->cut_sge_off = 0;
+	}
+}
+
+/* A READ request for the next chunk. */
+static uint8_t cut_read(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out)
+{
+	uint32_t left = w->length - qp->cut_off, n = read_chunk(qp, w), len;
+	uint8_t *p = out->hdr;
+
+	if (!qp->rd_limit)
+		return FX_WC_LOC_QP_OP_ERR;
+	len = left < n << qp->mtu_shift ? left : n << qp->mtu_shift;
+	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + FX_RETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0), qp->ip_id++);
+	fx_put_bth(p, FX_OPT_RC | FX_OP_READ_REQUEST, false, 0, qp->dest_qpn, true, qp->next_psn);
+	p += FX_BTH_LEN;
+	p += put_reth(p, w->raddr + qp->cut_off, w->rkey, len);
+	out->hdr_len = (uint16_t)(p - out->hdr);
+	qp->rd_end[(qp->rd_head + qp->rd_n++) % FX_MAX_RD_ATOMIC] = fx_psn_add(qp->next_psn, n);
+	cut_done(tp, qp, w, out, n, len);
+	return FX_WC_SUCCESS;
+}
+
+static bool wants_ack(struct fx_qp *qp, bool last)
+{
+	if (last || ++qp->since_ackreq >= FX_ACK_EVERY || window_left(qp) == 1) {
+		qp->since_ackreq = 0;
+		return true;
+	}
+	return false;
+}
+
+static uint8_t cut_data(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out)
+{
+	uint32_t left = w->length - qp->cut_off, len = left < qp->mtu ? left : qp->mtu, pad = -len & 3, ext = 0;
+	bool first = qp->cut_off == 0, last = len == left;
+	uint8_t op = first ? (last ? cuts[w->op].only : cuts[w->op].first) : (last ? cuts[w->op].last : cuts[w->op].middle);
+	uint8_t *p = out->hdr, status;
+
+	ext = (first && cuts[w->op].reth ? FX_RETH_LEN : 0) + (last && cuts[w->op].imm ? FX_IMM_LEN : 0);
+	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + ext + len + pad + (tp->cfg.icrc ? FX_ICRC_LEN : 0), qp->ip_id++);
+	fx_put_bth(p, op, last && (w->flags & FX_WRF_SOLICITED), pad, qp->dest_qpn, wants_ack(qp, last), qp->next_psn);
+	p += FX_BTH_LEN;
+	if (first && cuts[w->op].reth)
+		p += put_reth(p, w->raddr, w->rkey, w->length);
+	if (last && cuts[w->op].imm) {
+		memcpy(p, &w->imm, FX_IMM_LEN);
+		p += FX_IMM_LEN;
+	}
+	out->hdr_len = (uint16_t)(p - out->hdr);
+	status = attach_payload(tp, qp, w, out, len, pad);
+	if (status)
+		return status;
+	cut_done(tp, qp, w, out, 1, len);
+	return FX_WC_SUCCESS;
+}
+
+unsigned fx_requester_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)
+{
+	unsigned n = 0;
+
+	while (n < max && fx_requester_ready(qp)) {
+		struct fx_wqe *w = fx_wqe_at(&qp->cur);
+		struct fx_txpkt *o = &out[n];
+		uint8_t status = w->status;
+
+		o->nseg = o->pad = 0;
+		o->stage = false;
+		o->payload = 0;
+		if (!qp->cut_off)
+			w->psn = qp->next_psn;
+		if (!status)
+			status = w->op == FX_WR_READ ? cut_read(tp, qp, w, o) : cut_data(tp, qp, w, o);
+		if (status) {
+			/* it fails when its turn comes: what was sent before it completes first */
+			qp->cut_err = status;
+			fx_completer_settle(tp, qp);
+			break;
+		}
+		n++;
+	}
+	return n;
+}

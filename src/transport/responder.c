@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The responder: request packets become placements, and placements become answers (IBTA 9.7.4, 9.7.5, 9.9.3).
+ *
+ * Room: transport. A request is checked when it arrives, in PSN order; it takes effect when everything before it is in
+ * memory (place.c). Refusals queue up behind the requests before them, because a NAK acknowledges those.
+ */
+#include "transport/qp.h"
+
+/* A request that is refused: the NAK leaves once everything before it is placed. */
+static void refuse(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t syndrome)
+{
+	p->act = FX_PLACE_NAK;
+	p->syndrome = syndrome;
+	p->psn = qp->epsn;
+	p->left = 0;
+	p->sge = NULL;
+	qp->nak_sent = true;
+	if (syndrome == FX_NAK_REMOTE_ACCESS)
+		tp->n.rx_remote_access++;
+	else if (syndrome == FX_NAK_INVALID_REQUEST)
+		tp->n.rx_invalid_request++;
+	if (syndrome > FX_NAK_PSN)
+		qp->dead_end = true;
+	fx_place_push(tp, &qp->reqs, qp, p);
+}
+
+/* A refusal that also ends the receive in hand with `status`. */
+static void refuse_receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t syndrome, uint8_t status)
+{
+	p->status = status;
+	p->index = qp->rwqe_index;
+	qp->have_rwqe = false;
+	refuse(tp, qp, p, syndrome);
+}
+
+/* ---- receives ---- */
+
+/* Takes the next receive into the QP. Returns 0, or the syndrome to refuse with. */
+static uint8_t take_receive(struct fx_tp *tp, struct fx_qp *qp)
+{
+	uint32_t index = qp->rq.index;
+	int n;
+
+	if (qp->have_rwqe)
+		return 0;
+	n = fx_rq_take(&qp->rq, qp->rwqe, qp->cfg.max_recv_sge);
+	if (n == -EAGAIN)
+		return (uint8_t)(FX_AETH_RNR | (qp->attr.min_rnr_timer & 0x1f));
+	if (n < 0) {
+		tp->n.rwqe_bad++;
+		return FX_NAK_REMOTE_OP;
+	}
+	qp->have_rwqe = true;
+	qp->rwqe_index = index;
+	qp->rwqe_nsge = (uint32_t)n;
+	qp->rwqe_sge = qp->rwqe_off = 0;
+	qp->rwqe_len = 0;
+	for (int i = 0; i < n; i++) {
+		uint64_t sum = (uint64_t)qp->rwqe_len + qp->rwqe[i].length;
+
+		qp->rwqe_len = sum > FX_MAX_MSG ? FX_MAX_MSG : (uint32_t)sum;
+	}
+	return 0;
+}
+
+static void end_receive(struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
+{
+	p->act = FX_PLACE_RECV;
+	p->index = qp->rwqe_index;
+	p->byte_len = qp->msg_off + p->len;
+	p->wc_opcode = flags & FX_OPF_WRITE ? FX_WC_RECV_RDMA_WITH_IMM : FX_WC_RECV;
+	p->wc_flags = (uint8_t)((flags & FX_OPF_IMM ? FX_WCF_IMM : 0) | (p->bth.se ? FX_WCF_SOLICITED : 0));
+	p->imm = p->bth.imm;
+	qp->have_rwqe = false;
+}
+
+/* ---- requests in sequence ---- */
+
+static struct fx_mr *remote_mr(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len,
+			       uint32_t access)
+{
+	struct fx_mr *mr = fx_mr_get(tp->cfg.mrs, rkey);
+
+	if (!mr || mr->pd != qp->pd || !(mr->access & qp->access & access) || !fx_mr_covers(mr, va, len))
+		return NULL;
+	return mr;
+}
+
+/* Moves the expected PSN on and queues the packet. */
+static void accept(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags, uint32_t npsn)
+{
+	qp->epsn = fx_psn_add(qp->epsn, npsn);
+	qp->nak_sent = false;
+	qp->msg_off += p->len;
+	qp->msg_flags = flags & (FX_OPF_SEND | FX_OPF_WRITE);
+	if (flags & FX_OPF_LAST) {
+		qp->msg_flags = 0;
+		qp->msg_off = 0;
+	}
+	tp->n.rx_bytes += p->len;
+	fx_place_push(tp, &qp->reqs, qp, p);
+}
+
+static void rx_send(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
+{
+	uint8_t bad = take_receive(tp, qp), status;
+
+	if (bad) {
+		refuse(tp, qp, p, bad);
+		return;
+	}
+	if (p->len > qp->rwqe_len - qp->msg_off) {
+		refuse_receive(tp, qp, p, FX_NAK_INVALID_REQUEST, FX_WC_LOC_LEN_ERR);
+		return;
+	}
+	status = fx_sges_check(tp, qp->pd, qp->rwqe, qp->rwqe_nsge, qp->rwqe_sge, qp->rwqe_off, p->len,
+			       FX_ACC_LOCAL_WRITE);
+	if (status) {
+		refuse_receive(tp, qp, p, FX_NAK_REMOTE_OP, status);
+		return;
+	}
+	p->left = p->len;
+	p->sge = qp->rwqe;
+	p->nsge = qp->rwqe_nsge;
+	p->sge_i = qp->rwqe_sge;
+	p->sge_off = qp->rwqe_off;
+	fx_sges_skip(qp->rwqe, qp->rwqe_nsge, &qp->rwqe_sge, &qp->rwqe_off, p->len);
+	if (flags & FX_OPF_LAST)
+		end_receive(qp, p, flags);
+	accept(tp, qp, p, flags, 1);
+}
+
+static void rx_write(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
+{
+	uint8_t bad;
+
+	if (flags & FX_OPF_RETH) {
+		qp->write.va = p->bth.reth.va;
+		qp->write.rkey = p->bth.reth.rkey;
+		qp->write.length = p->bth.reth.length;
+		if (qp->write.length > FX_MAX_MSG) {
+			refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
+			return;
+		}
+	}
+	/* the packets carry exactly what the RETH announced (9.7.4.1.7) */
+	if (flags & FX_OPF_LAST ? qp->msg_off + p->len != qp->write.length : qp->msg_off + p->len >= qp->write.length) {
+		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
+		return;
+	}
+	/* the whole range at first, then again with each packet: keys may end in between; length 0 needs no key */
+	if (qp->write.length &&
+	    !remote_mr(tp, qp, qp->write.rkey, qp->write.va, qp->write.length, FX_ACC_REMOTE_WRITE)) {
+		refuse(tp, qp, p, FX_NAK_REMOTE_ACCESS);
+		return;
+	}
+	if (flags & FX_OPF_IMM) {
+		bad = take_receive(tp, qp);
+		if (bad) {
+			refuse(tp, qp, p, bad);
+			return;
+		}
+	}
+	p->left = p->len;
+	p->sge = NULL;
+	p->rkey = qp->write.rkey;
+	p->va = qp->write.va + qp->msg_off;
+	if (flags & FX_OPF_IMM)
+		end_receive(qp, p, flags);
+	else if (flags & FX_OPF_LAST)
+		p->act = FX_PLACE_MSG;
+	accept(tp, qp, p, flags, 1);
+}
+
+static void rx_read(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
+{
+	uint32_t len = p->bth.reth.length;
+
+	if (len > FX_MAX_MSG || !qp->attr.max_dest_rd_atomic) {
+		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
+		return;
+	}
+	if (len && !remote_mr(tp, qp, p->bth.reth.rkey, p->bth.reth.va, len, FX_ACC_REMOTE_READ)) {
+		refuse(tp, qp, p, FX_NAK_REMOTE_ACCESS);
+		return;
+	}
+	p->act = FX_PLACE_READ;
+	p->left = 0;
+	p->sge = NULL;
+	accept(tp, qp, p, flags | FX_OPF_LAST, fx_packets(qp, len));
+}
+
+/* Does the payload length suit the opcode? (9.7.4.1.6) */
+static bool length_fits(const struct fx_qp *qp, const struct fx_pkt *p, uint32_t flags)
+{
+	if (!(flags & FX_OPF_PAYLOAD))
+		return p->len == 0;
+	if (!(flags & FX_OPF_LAST))
+		return p->len == qp->mtu;
+	return p->len <= qp->mtu && ((flags & FX_OPF_FIRST) || p->len > 0);
+}
+
+/* Is this opcode what may follow the last one? (9.7.4.1.3) */
+static bool order_fits(const struct fx_qp *qp, uint32_t flags)
+{
+	if (!(flags & (FX_OPF_SEND | FX_OPF_WRITE)))
+		return qp->msg_flags == 0;
+	if (flags & FX_OPF_FIRST)
+		return qp->msg_flags == 0;
+	return qp->msg_flags == (flags & (FX_OPF_SEND | FX_OPF_WRITE));
+}
+
+/* ---- duplicates ---- */
+
+static void job_push(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
+{
+	qp->jobs[(qp->job_head + qp->njobs++) % FX_JOBS] =
+		(struct fx_job){.psn = p->psn, .rkey = p->bth.reth.rkey, .va = p->bth.reth.va, .left = p->bth.reth.length};
+	fx_run(tp, qp);
+}
+
+/* A READ again: the requester went back, so it will ask again for everything after it too. */
+static void read_again(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+{
+	uint32_t n = fx_packets(qp, p->bth.reth.length);
+
+	if (p->bth.reth.length > FX_MAX_MSG || fx_psn_diff(fx_psn_add(p->psn, n), qp->placed_psn) > 0)
+		return; /* the first one still waits for its turn */
+	while (qp->njobs) {
+		struct fx_job *last = &qp->jobs[(qp->job_head + qp->njobs - 1) % FX_JOBS];
+
+		if (fx_psn_diff(last->psn, p->psn) < 0)
+			break;
+		qp->njobs--;
+	}
+	if (qp->njobs < FX_JOBS)
+		job_push(tp, qp, p);
+}
+
+static void duplicate(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
+{
+	tp->n.rx_duplicates++;
+	qp->dups++;
+	if (flags & FX_OPF_READ) {
+		read_again(tp, qp, p);
+	} else if (flags & (FX_OPF_SEND | FX_OPF_WRITE)) {
+		qp->ack_want = true;
+		fx_run_ack(tp, qp);
+	}
+	fx_release(tp, p);
+}
+
+void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+{
+	uint32_t flags = fx_opcodes[p->bth.opcode].flags;
+	int32_t ahead = fx_psn_diff(p->psn, qp->epsn);
+
+	p->act = FX_PLACE_NONE;
+	p->status = 0;
+	if (qp->state < FX_QPS_RTR || qp->state == FX_QPS_ERR || qp->dead_end) {
+		tp->n.rx_wrong_state++;
+		fx_release(tp, p);
+	} else if (ahead < 0) {
+		duplicate(tp, qp, p, flags);
+	} else if (qp->reqs.n >= FX_BACKLOG) {
+		tp->n.rx_backlog++;
+		fx_release(tp, p);
+	} else if (ahead > 0) {
+		tp->n.rx_out_of_sequence++;
+		if (qp->nak_sent)
+			fx_release(tp, p);
+		else
+			refuse(tp, qp, p, FX_NAK_PSN);
+	} else if (!order_fits(qp, flags) || !length_fits(qp, p, flags)) {
+		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
+	} else if (flags & FX_OPF_SEND && !(flags & FX_OPF_INV)) {
+		rx_send(tp, qp, p, flags);
+	} else if (flags & FX_OPF_WRITE) {
+		rx_write(tp, qp, p, flags);
+	} else if (flags & FX_OPF_READ) {
+		rx_read(tp, qp, p, flags);
+	} else {
+		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
+	}
+}
+
+/* ---- in memory ---- */
+
+bool fx_responder_may_retire(const struct fx_qp *qp, const struct fx_pkt *p)
+{
+	return p->act != FX_PLACE_READ || qp->njobs < FX_JOBS || qp->state == FX_QPS_ERR;
+}
+
+static void receive_done(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p, uint8_t status)
+{
+	struct fx_cqe cqe = {.index = p->index, .status = status, .opcode = p->wc_opcode};
+
+	if (!status) {
+		cqe.byte_len = p->byte_len;
+		cqe.imm = p->imm;
+		cqe.flags = p->wc_flags;
+	} else {
+		cqe.opcode = FX_WC_RECV;
+	}
+	fx_qp_complete(tp, qp, qp->rcq, &cqe);
+}
+
+static void nak_now(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
+{
+	qp->nak_want = p->syndrome;
+	qp->nak_psn = p->psn;
+	fx_run_ack(tp, qp);
+	if (p->status)
+		receive_done(tp, qp, p, p->status);
+	if (p->syndrome > FX_NAK_PSN)
+		fx_qp_error(tp, qp, "a request of the peer was refused");
+}
+
+void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+{
+	if (qp->state == FX_QPS_ERR) {
+		if (p->act == FX_PLACE_RECV)
+			receive_done(tp, qp, p, FX_WC_WR_FLUSH_ERR);
+		return;
+	}
+	if (p->failed) {
+		/* its window went away under the copy */
+		p->status = p->act == FX_PLACE_RECV ? FX_WC_LOC_PROT_ERR : 0;
+		p->syndrome = FX_NAK_REMOTE_OP;
+		qp->dead_end = true;
+		nak_now(tp, qp, p);
+		return;
+	}
+	if (p->act == FX_PLACE_NAK) {
+		nak_now(tp, qp, p);
+		return;
+	}
+	qp->placed_psn = fx_psn_add(p->psn, p->act == FX_PLACE_READ ? fx_packets(qp, p->bth.reth.length) : 1);
+	if (p->act != FX_PLACE_NONE)
+		qp->msn = (qp->msn + 1) & FX_PSN_MASK;
+	if (p->act == FX_PLACE_RECV)
+		receive_done(tp, qp, p, FX_WC_SUCCESS);
+	if (p->act == FX_PLACE_READ) {
+		job_push(tp, qp, p);
+	} else if (p->bth.ackreq) {
+		qp->ack_want = true;
+		fx_run_ack(tp, qp);
+	}
+}
+
+void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp)
+{
+	struct fx_cqe cqe = {.status = FX_WC_WR_FLUSH_ERR, .opcode = FX_WC_RECV};
+	uint32_t index;
+
+	if (qp->reqs.n)
+		return; /* what arrived before the error comes first */
+	if (qp->have_rwqe) {
+		qp->have_rwqe = false;
+		cqe.index = qp->rwqe_index;
+		fx_qp_complete(tp, qp, qp->rcq, &cqe);
+	}
+	for (index = qp->rq.index; fx_rq_take(&qp->rq, qp->rwqe, qp->cfg.max_recv_sge) >= 0; index = qp->rq.index) {
+		cqe.index = index;
+		fx_qp_complete(tp, qp, qp->rcq, &cqe);
+	}
+	fx_timer_set(tp, qp, tp->now + FX_FLUSH_PERIOD);
+}
+
+/* ---- answers ---- */
+
+static void put_aeth(uint8_t *p, uint8_t syndrome, uint32_t msn)
+{
+	fx_put32(p, (uint32_t)syndrome << 24 | msn);
+}
+
+static void begin(struct fx_qp *qp, struct fx_txpkt *o)
+{
+	o->nseg = o->pad = 0;
+	o->stage = false;
+	o->payload = 0;
+	o->wqe = NULL;
+	o->qp = qp;
+}
+
+static void cut_ack(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *o, uint8_t syndrome, uint32_t psn)
+{
+	uint8_t *p = o->hdr;
+
+	begin(qp, o);
+	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + FX_AETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0), qp->ip_id++);
+	fx_put_bth(p, FX_OPT_RC | FX_OP_ACKNOWLEDGE, false, 0, qp->dest_qpn, false, psn);
+	put_aeth(p + FX_BTH_LEN, syndrome, qp->msn);
+	o->hdr_len = (uint16_t)(p + FX_BTH_LEN + FX_AETH_LEN - o->hdr);
+	if ((syndrome & FX_AETH_TYPE) == FX_AETH_ACK)
+		tp->n.tx_acks++;
+	else
+		tp->n.tx_naks++;
+	tp->n.tx_packets++;
+}
+
+/* One READ response packet. False: the memory is not to be read any more. */
+static bool cut_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_job *j, struct fx_txpkt *o)
+{
+	uint32_t len = j->left < qp->mtu ? j->left : qp->mtu, pad = -len & 3, left = len;
+	bool last = len == j->left, aeth = last || !j->begun;
+	uint8_t op = j->begun ? (last ? FX_OP_READ_RESP_LAST : FX_OP_READ_RESP_MIDDLE)
+			      : (last ? FX_OP_READ_RESP_ONLY : FX_OP_READ_RESP_FIRST);
+	struct fx_mr *mr = len ? remote_mr(tp, qp, j->rkey, j->va, j->left, FX_ACC_REMOTE_READ) : NULL;
+	uint8_t *p = o->hdr;
+	uint64_t va = j->va;
+
+	if (len && !mr)
+		return false;
+	begin(qp, o);
+	p += fx_tmpl_emit(&qp->tmpl, p,
+			  FX_BTH_LEN + (aeth ? FX_AETH_LEN : 0) + len + pad + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
+			  qp->ip_id++);
+	fx_put_bth(p, (uint8_t)(FX_OPT_RC | op), false, pad, qp->dest_qpn, false, j->psn);
+	p += FX_BTH_LEN;
+	if (aeth) {
+		put_aeth(p, FX_AETH_CREDITS_INVALID, qp->msn);
+		p += FX_AETH_LEN;
+	}
+	o->hdr_len = (uint16_t)(p - o->hdr);
+	o->pad = (uint8_t)pad;
+	o->payload = len;
+	while (left) {
+		uint32_t run = left;
+		uint8_t *base = fx_mr_at(mr, va, &run);
+
+		o->seg[o->nseg].base = base;
+		o->seg[o->nseg].len = run;
+		o->seg[o->nseg].mr = mr;
+		o->seg[o->nseg].va = va;
+		o->stage |= !base;
+		if (++o->nseg == FX_TX_SEGS && run < left)
+			return false;
+		va += run;
+		left -= run;
+	}
+	o->stage |= o->nseg > FX_PKT_SEGS;
+	qp->staging = o->stage;
+	tp->n.staged_packets += o->stage;
+	tp->n.tx_packets++;
+	tp->n.tx_bytes += len;
+	j->begun = true;
+	j->va += len;
+	j->left -= len;
+	j->psn = fx_psn_add(j->psn, 1);
+	return true;
+}
+
+static unsigned cut_jobs(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)
+{
+	unsigned n = 0;
+
+	while (qp->njobs && n < max && !qp->staging) {
+		struct fx_job *j = &qp->jobs[qp->job_head];
+
+		if (!cut_response(tp, qp, j, &out[n])) {
+			tp->n.rx_remote_access++;
+			qp->njobs = 0;
+			qp->nak_want = FX_NAK_REMOTE_ACCESS;
+			qp->nak_psn = j->psn;
+			qp->dead_end = true;
+			fx_run_ack(tp, qp);
+			fx_qp_error(tp, qp, "a READ lost its memory");
+			break;
+		}
+		n++;
+		if (!j->left) {
+			qp->job_head = (uint8_t)((qp->job_head + 1) % FX_JOBS);
+			if (qp->njobs-- == FX_JOBS)
+				fx_touch(tp, qp); /* a READ may have waited for room */
+		}
+	}
+	return n;
+}
+
+unsigned fx_responder_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)
+{
+	unsigned n = cut_jobs(tp, qp, out, max);
+
+	/* answers keep the order of the requests: READ responses before a later acknowledge */
+	if (qp->njobs || qp->staging || n == max)
+		return n;
+	if (qp->nak_want) {
+		cut_ack(tp, qp, &out[n++], qp->nak_want, qp->nak_psn);
+		qp->nak_want = 0;
+		qp->ack_want = false;
+	} else if (qp->ack_want) {
+		cut_ack(tp, qp, &out[n++], FX_AETH_ACK | FX_AETH_CREDITS_INVALID, fx_psn_add(qp->placed_psn, FX_PSN_MASK));
+		qp->ack_want = false;
+	}
+	return n;
+}

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The transport of one worker as a whole: frames to QPs, run lists, timers, the public face of place.c.
+ *
+ * Room: transport.
+ */
+#include <stdlib.h>
+
+#include "transport/qp.h"
+
+struct fx_tp *fx_tp_create(const struct fx_tp_cfg *cfg, uint64_t now)
+{
+	struct fx_tp *tp = calloc(1, sizeof(*tp));
+
+	if (!tp)
+		return NULL;
+	tp->cfg = *cfg;
+	tp->now = now;
+	tp->qps = calloc(cfg->max_qps, sizeof(*tp->qps));
+	if (!tp->qps) {
+		free(tp);
+		return NULL;
+	}
+	fx_wheel_init(&tp->wheel, now);
+	return tp;
+}
+
+void fx_tp_destroy(struct fx_tp *tp)
+{
+	if (!tp)
+		return;
+	fx_wqe_free_slabs(tp);
+	free(tp->qps);
+	free(tp);
+}
+
+void fx_tp_set_now(struct fx_tp *tp, uint64_t now)
+{
+	if (now > tp->now)
+		tp->now = now;
+}
+
+/* ---- run lists ---- */
+
+void fx_run(struct fx_tp *tp, struct fx_qp *qp)
+{
+	if (qp->on_run || !qp->tp)
+		return;
+	qp->on_run = true;
+	qp->run_next = NULL;
+	if (tp->run.tail)
+		tp->run.tail->run_next = qp;
+	else
+		tp->run.head = qp;
+	tp->run.tail = qp;
+}
+
+void fx_run_ack(struct fx_tp *tp, struct fx_qp *qp)
+{
+	if (qp->on_acks || !qp->tp)
+		return;
+	qp->on_acks = true;
+	qp->ack_next = NULL;
+	if (tp->acks_tail)
+		tp->acks_tail->ack_next = qp;
+	else
+		tp->acks_head = qp;
+	tp->acks_tail = qp;
+}
+
+static struct fx_qp *pop_ack(struct fx_tp *tp)
+{
+	struct fx_qp *qp = tp->acks_head;
+
+	if (qp) {
+		tp->acks_head = qp->ack_next;
+		if (!tp->acks_head)
+			tp->acks_tail = NULL;
+		qp->on_acks = false;
+	}
+	return qp;
+}
+
+static struct fx_qp *pop_run(struct fx_tp *tp)
+{
+	struct fx_qp *qp = tp->run.head;
+
+	if (qp) {
+		tp->run.head = qp->run_next;
+		if (!tp->run.head)
+			tp->run.tail = NULL;
+		qp->on_run = false;
+	}
+	return qp;
+}
+
+static bool has_answers(const struct fx_qp *qp)
+{
+	return !qp->staging && (qp->njobs || qp->nak_want || qp->ack_want);
+}
+
+unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max)
+{
+	struct fx_qp *qp;
+	unsigned n = 0;
+
+	/* acknowledges first: they are short, and they are what the peers wait for */
+	while (n < max && (qp = pop_ack(tp))) {
+		if (qp->njobs || qp->staging) {
+			fx_run(tp, qp); /* they go out behind READ responses, in their turn */
+			continue;
+		}
+		if (qp->tp)
+			n += fx_responder_cut(tp, qp, out + n, 1);
+	}
+	while (n < max && (qp = pop_run(tp))) {
+		unsigned room = max - n < FX_TX_QUANTUM ? max - n : FX_TX_QUANTUM, k;
+
+		if (!qp->tp)
+			continue;
+		k = fx_responder_cut(tp, qp, out + n, room);
+		k += fx_requester_cut(tp, qp, out + n + k, room - k);
+		n += k;
+		if (has_answers(qp) || fx_requester_ready(qp))
+			fx_run(tp, qp);
+	}
+	return n;
+}
+
+bool fx_tp_tx_ready(const struct fx_tp *tp)
+{
+	return tp->run.head || tp->acks_head;
+}
+
+void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, int err)
+{
+	qp->staging = false;
+	if (wqe)
+		fx_tp_seg_done(tp, wqe);
+	if (!qp->tp)
+		return;
+	if (err) {
+		tp->n.dma_errors++;
+		fx_qp_error(tp, qp, "memory that was to be sent is gone");
+	}
+	fx_run(tp, qp);
+}
+
+/* ---- receive ---- */
+
+void fx_release(struct fx_tp *tp, struct fx_pkt *p)
+{
+	p->next = tp->released;
+	tp->released = p;
+}
+
+struct fx_pkt *fx_tp_released(struct fx_tp *tp)
+{
+	struct fx_pkt *list = tp->released;
+
+	tp->released = NULL;
+	return list;
+}
+
+/* Is the sender the QP's peer? `bth` is where BTH starts; UDP and an option-less IP header lie before it. */
+static bool from_peer(const struct fx_qp *qp, const struct fx_pkt *p, uint32_t bth)
+{
+	if (qp->tmpl.version == 4)
+		return p->frame[bth - FX_UDP_LEN - FX_IP4_LEN] == 0x45 &&
+		       !memcmp(p->frame + bth - FX_UDP_LEN - 8, qp->path.l3.dst + 12, 4);
+	return bth >= FX_ETH_LEN + FX_IP6_LEN + FX_UDP_LEN &&
+	       p->frame[bth - FX_UDP_LEN - FX_IP6_LEN] >> 4 == 6 &&
+	       !memcmp(p->frame + bth - FX_UDP_LEN - 32, qp->path.l3.dst, 16);
+}
+
+/* Headers into p->bth; returns the QP it is for, or NULL when it was dropped and counted. */
+static struct fx_qp *parse(struct fx_tp *tp, struct fx_pkt *p)
+{
+	uint32_t bth, end, len, tail;
+	struct fx_qp *qp;
+	enum fx_drop drop;
+
+	drop = fx_l3_parse(p->frame, p->have, p->total, NULL, &bth, &end);
+	if (!drop)
+		drop = fx_bth_parse(p->frame + bth, (p->have < end ? p->have : end) - bth, &p->bth, &len);
+	if (!drop && (p->bth.pkey & 0x7fff) != (FX_PKEY_DEFAULT & 0x7fff))
+		drop = FX_DROP_BAD_PKEY;
+	tail = p->bth.pad + (tp->cfg.icrc ? FX_ICRC_LEN : 0u);
+	if (!drop && bth + len + tail > end)
+		drop = FX_DROP_BAD_UDP_LEN;
+	if (drop) {
+		tp->n.drop[drop]++;
+		return NULL;
+	}
+	p->psn = p->bth.psn;
+	p->payload_off = bth + len;
+	p->len = end - bth - len - tail;
+	qp = p->bth.dqpn >> FX_WORKER_BITS < tp->cfg.max_qps ? tp->qps[p->bth.dqpn >> FX_WORKER_BITS] : NULL;
+	if (!qp || qp->qpn != p->bth.dqpn) {
+		tp->n.rx_unknown_qp++;
+		return NULL;
+	}
+	if (qp->state < FX_QPS_RTR) {
+		tp->n.rx_wrong_state++;
+		return NULL;
+	}
+	if (!from_peer(qp, p, bth)) {
+		tp->n.rx_wrong_peer++;
+		return NULL;
+	}
+	return qp;
+}
+
+static void receive(struct fx_tp *tp, struct fx_pkt *p)
+{
+	struct fx_qp *qp = parse(tp, p);
+	uint32_t flags;
+
+	tp->n.rx_packets++;
+	if (!qp) {
+		fx_release(tp, p);
+		return;
+	}
+	qp->rx_packets++;
+	flags = fx_opcodes[p->bth.opcode].flags;
+	if (flags & FX_OPF_CNP) {
+		tp->n.rx_cnp++;
+		fx_release(tp, p);
+	} else if ((p->bth.opcode & 0xe0) != FX_OPT_RC || qp->type != FX_QPT_RC) {
+		tp->n.rx_wrong_transport++;
+		fx_release(tp, p);
+	} else if (flags & FX_OPF_RSP) {
+		fx_completer_rx(tp, qp, p);
+	} else {
+		fx_responder_rx(tp, qp, p);
+	}
+}
+
+void fx_tp_rx(struct fx_tp *tp, struct fx_pkt **pkts, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		receive(tp, pkts[i]);
+	fx_place_run(tp);
+}
+
+unsigned fx_tp_poll_dma(struct fx_tp *tp)
+{
+	return fx_place_poll(tp);
+}
+
+bool fx_tp_dma_pending(const struct fx_tp *tp)
+{
+	return tp->flying || tp->touched;
+}
+
+void fx_tp_grace_begin(struct fx_tp *tp)
+{
+	tp->parity ^= 1;
+}
+
+bool fx_tp_grace_over(const struct fx_tp *tp)
+{
+	return tp->flying_by[tp->parity ^ 1] == 0;
+}
+
+/* ---- timers ---- */
+
+void fx_timer_set(struct fx_tp *tp, struct fx_qp *qp, uint64_t when)
+{
+	fx_wheel_arm(&tp->wheel, &qp->timer, when);
+}
+
+void fx_tp_timers(struct fx_tp *tp)
+{
+	struct fx_timer *t;
+
+	while ((t = fx_wheel_expire(&tp->wheel, tp->now))) {
+		struct fx_qp *qp = (struct fx_qp *)((char *)t - offsetof(struct fx_qp, timer));
+
+		if (qp->state == FX_QPS_ERR)
+			fx_responder_flush(tp, qp);
+		else
+			fx_completer_timer(tp, qp);
+	}
+	if (tp->touched)
+		fx_place_run(tp);
+}
+
+uint64_t fx_tp_next_timer(const struct fx_tp *tp)
+{
+	return fx_wheel_next(&tp->wheel);
+}
+
+/* ---- for the owner's tools ---- */
+
+void fx_tp_each_qp(struct fx_tp *tp, void (*fn)(void *arg, struct fx_qp *qp), void *arg)
+{
+	for (uint32_t i = 0; i < tp->cfg.max_qps; i++)
+		if (tp->qps[i])
+			fn(arg, tp->qps[i]);
+}
+
+struct fx_counters *fx_tp_counters(struct fx_tp *tp)
+{
+	return &tp->n;
+}
+
+uint64_t fx_tp_memory(const struct fx_tp *tp)
+{
+	return tp->memory;
+}

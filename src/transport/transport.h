@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The transport of one worker: packets, work requests and `now` in; packets, completions and DMA out.
+ *
+ * Room: transport. May use: wire, pipe. Pure C: no DPDK, no sockets, no clock, no allocation on the data path. One
+ * thread, the worker that owns it, makes every call; the simulation in tests/sim is the other user of this header.
+ *
+ * A loop of the owner looks like this:
+ *	fx_post(...)        for every entry that the send pipes delivered
+ *	fx_tp_rx(...)       for every burst of frames; then fx_tp_released() gives finished buffers back
+ *	fx_tp_poll_dma()    while fx_tp_dma_pending()
+ *	fx_tp_timers()      after receive (contract 28)
+ *	fx_tp_tx(...)       until it returns less than asked for
+ */
+#ifndef FX_TRANSPORT_TRANSPORT_H
+#define FX_TRANSPORT_TRANSPORT_H
+
+#include "control/protocol.h"
+#include "pipe/ring.h"
+#include "transport/counters.h"
+#include "transport/dma.h"
+#include "transport/mr.h"
+#include "transport/wheel.h"
+#include "wire/opcode.h"
+#include "wire/roce.h"
+
+struct fx_qp;
+struct fx_wqe;
+struct fx_tp;
+
+enum {
+	FX_PKT_SEGS = 8,     /* payload pieces of a frame; a longer chain is linearised by the sender */
+	FX_TX_SEGS = 48,     /* 16 SGEs, each over an edge, a middle and an edge */
+	FX_TX_ROOM = 128 + FX_MAX_INLINE + 4, /* bytes behind fx_txpkt.hdr */
+	FX_RX_BURST = 32,
+	FX_DMA_BATCH = 256,
+};
+
+struct fx_piece {
+	uint8_t *base;
+	uint32_t len;
+};
+
+/* What a packet asks for once every earlier one of its QP is placed. */
+enum fx_place_act {
+	FX_PLACE_NONE,	   /* a middle packet */
+	FX_PLACE_MSG,	   /* end of a message without a completion here */
+	FX_PLACE_RECV,	   /* end of a message that completes a receive */
+	FX_PLACE_READ,	   /* a READ request */
+	FX_PLACE_ATOMIC,   /* an atomic request */
+	FX_PLACE_NAK,	   /* refuse with `syndrome` at this PSN */
+	FX_PLACE_RESPONSE, /* READ response at the requester */
+};
+
+/*
+ * A received packet: the owner fills the first part, the transport owns all of it from fx_tp_rx() until it comes
+ * back in fx_tp_released(). The owner keeps it beside the frame (an mbuf's private area).
+ */
+struct fx_pkt {
+	struct fx_pkt *next;
+	const uint8_t *frame; /* from Ethernet on; `have` bytes are contiguous */
+	uint32_t have;
+	uint32_t total; /* bytes of the frame, further pieces included */
+	uint8_t nmore;	/* further pieces, after the contiguous ones */
+	struct fx_piece more[FX_PKT_SEGS];
+	/* the transport's */
+	uint8_t act; /* enum fx_place_act */
+	uint8_t syndrome;
+	uint8_t wc_flags, wc_opcode, status;
+	bool solicited;
+	bool submitted; /* all its copies are with an engine, or done */
+	bool flew;	/* it had copies */
+	bool failed;	/* a copy did not arrive */
+	bool dropped;	/* its QP has moved on: no effect */
+	uint8_t parity; /* grace period its copies count for */
+	uint16_t ndma;	/* copies under way */
+	struct fx_qp *qp;
+	struct fx_wqe *wqe; /* FX_PLACE_RESPONSE */
+	uint32_t psn;
+	uint32_t len; /* payload bytes, without pad */
+	uint32_t payload_off;
+	uint32_t index;	   /* FX_PLACE_RECV: receive WQE */
+	uint32_t byte_len; /* FX_PLACE_RECV */
+	uint32_t imm;
+	struct fx_bth bth;
+	/* where the rest of the payload lands: `left` bytes at (rkey, va), or a walk over SGEs from (sge_i, sge_off) */
+	uint32_t left;
+	uint32_t rkey;
+	uint64_t va;
+	const struct fx_sge *sge;
+	uint32_t nsge, sge_i, sge_off;
+	struct fx_sge own[FX_MAX_SGE]; /* the list, when it has to outlive its queue entry */
+};
+
+/* A packet to send. The owner provides `hdr` with FX_TX_ROOM bytes; the transport fills in the rest. */
+struct fx_txpkt {
+	uint8_t *hdr;
+	uint16_t hdr_len; /* headers, and inline payload with its pad */
+	uint8_t nseg;
+	uint8_t pad;  /* bytes of zero after the last segment */
+	bool stage;   /* gather the segments into one buffer first: some are slow or there are too many */
+	struct fx_qp *qp;
+	struct fx_wqe *wqe; /* counts its segments: fx_tp_seg_done() for each; NULL for a response */
+	uint32_t payload;   /* bytes in the segments */
+	struct {
+		uint8_t *base; /* NULL: slow, at va of mr */
+		uint32_t len;
+		const struct fx_mr *mr;
+		uint64_t va;
+	} seg[FX_TX_SEGS];
+};
+
+/* Async events for the host (enum ibv_event_type values); rare, so a call is fine. */
+struct fx_tp_env {
+	void (*event)(void *arg, struct fx_qp *qp, uint8_t ibv_event_type);
+	/* Something for flexinsctl and the log: why a QP went to error. */
+	void (*trouble)(void *arg, struct fx_qp *qp, const char *why);
+	void *arg;
+};
+
+/* Per-QP-list links: a QP is on at most one run list. */
+struct fx_runlist {
+	struct fx_qp *head, *tail;
+};
+
+struct fx_tp_cfg {
+	uint32_t worker;
+	uint32_t max_qps; /* size of the QPN table */
+	uint32_t window;  /* packets in flight per QP; 0: the default */
+	bool icrc;	  /* frames carry one: 4 bytes more in every length (the port computes it) */
+	const struct fx_mr_table *mrs;
+	struct fx_dma_engine *dma;  /* windows */
+	struct fx_dma_engine *slow; /* everything else; may be NULL in tests */
+	struct fx_tp_env env;
+};
+
+struct fx_tp *fx_tp_create(const struct fx_tp_cfg *cfg, uint64_t now);
+void fx_tp_destroy(struct fx_tp *tp);
+
+/* The time of this turn of the loop, in ns, never going back. */
+void fx_tp_set_now(struct fx_tp *tp, uint64_t now);
+
+/* Takes n packets; they come back, in any order and possibly later, by fx_tp_released(). */
+void fx_tp_rx(struct fx_tp *tp, struct fx_pkt **pkts, unsigned n);
+/* The list of packets that the transport is done with, linked by `next`; empties it. */
+struct fx_pkt *fx_tp_released(struct fx_tp *tp);
+
+/* Collects DMA completions, places and answers. Returns how many it saw. */
+unsigned fx_tp_poll_dma(struct fx_tp *tp);
+bool fx_tp_dma_pending(const struct fx_tp *tp);
+/*
+ * Grace periods for memory regions: after a region was unpublished and fx_tp_grace_begin(), no copy under way can
+ * touch it once fx_tp_grace_over() is true. One grace period at a time.
+ */
+void fx_tp_grace_begin(struct fx_tp *tp);
+bool fx_tp_grace_over(const struct fx_tp *tp);
+
+void fx_tp_timers(struct fx_tp *tp);
+/* Earliest time a timer may want to run, UINT64_MAX if none. */
+uint64_t fx_tp_next_timer(const struct fx_tp *tp);
+
+/* Cuts up to max packets into out[] (whose hdr the owner set). Returns how many. */
+unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max);
+/* True while some QP waits for fx_tp_tx(). */
+bool fx_tp_tx_ready(const struct fx_tp *tp);
+/* The packet with `stage` set was gathered and sent (err 0), or could not be read (negative errno). */
+void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, int err);
+/* One segment's buffer left the transmit queue (contract 15). */
+void fx_tp_seg_done(struct fx_tp *tp, struct fx_wqe *wqe);
+
+/*
+ * A checked-length entry of a send pipe (fx_pipe_take). Everything else about it is checked here; what is wrong
+ * becomes a completion or a counter. ctx: the context whose pipe it came from.
+ */
+void fx_post(struct fx_tp *tp, uint32_t ctx, const struct fx_sq_slot *entry);
+
+/* ---- QPs ---- */
+struct fx_qp_cfg {
+	uint32_t qpn, gen, ctx, pd, type; /* enum fx_qp_type */
+	uint32_t handle;
+	uint64_t cookie;
+	uint32_t max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline;
+	bool sq_sig_all;
+	struct fx_cq *scq, *rcq;
+	struct fx_rq rq;
+};
+
+/* What the port knows of a path: filled by the control room before a modify to RTR. */
+struct fx_path {
+	struct fx_l3 l3; /* addresses, MACs, sport, ttl, tos, flow label */
+	uint32_t mtu_max; /* largest path MTU the port carries, bytes */
+};
+
+/* Allocates; the QP is in RESET and not yet known by number. Returns NULL with errno. */
+struct fx_qp *fx_qp_create(const struct fx_qp_cfg *cfg);
+/* Makes it known to the worker's transport (worker thread). */
+int fx_qp_attach(struct fx_tp *tp, struct fx_qp *qp);
+/*
+ * A transition or a change of attributes as ibv_modify_qp has it (IBTA 10.3.1): returns 0, EINVAL, EOPNOTSUPP.
+ * `path` is needed with IBV_QP_AV. sq_index, rq_index: where the counters go on after RESET.
+ */
+int fx_qp_modify(struct fx_tp *tp, struct fx_qp *qp, const struct fx_qp_attr *attr, uint32_t mask,
+		 const struct fx_path *path, uint32_t sq_index, uint32_t rq_index);
+void fx_qp_query(const struct fx_qp *qp, struct fx_qp_attr *attr);
+uint32_t fx_qp_gen(const struct fx_qp *qp);
+uint32_t fx_qp_number(const struct fx_qp *qp);
+const struct fx_qp_cfg *fx_qp_config(const struct fx_qp *qp);
+/*
+ * Takes it out of the transport: no packet finds it, no timer fires, its queues are dropped without completions.
+ * It may be freed (fx_qp_free) once fx_qp_idle() says that nothing under way points at it.
+ */
+void fx_qp_detach(struct fx_tp *tp, struct fx_qp *qp);
+bool fx_qp_idle(const struct fx_qp *qp);
+void fx_qp_free(struct fx_tp *tp, struct fx_qp *qp);
+
+/* For flexinsctl and tests: a snapshot, copied on the worker. */
+struct fx_qp_info {
+	uint32_t qpn, gen, ctx, state, dest_qpn, mtu, type;
+	uint32_t sq_psn, una_psn, next_psn, rq_psn, placed_psn, msn;
+	uint32_t sq_outstanding, retries, rnr_retries;
+	uint64_t tx_packets, rx_packets, retransmits, naks, timeouts, dups;
+};
+void fx_qp_snapshot(const struct fx_qp *qp, struct fx_qp_info *info);
+
+/* Calls fn for every attached QP (worker thread). */
+void fx_tp_each_qp(struct fx_tp *tp, void (*fn)(void *arg, struct fx_qp *qp), void *arg);
+
+struct fx_counters *fx_tp_counters(struct fx_tp *tp);
+uint64_t fx_tp_memory(const struct fx_tp *tp); /* bytes of WQE chunks taken from the system */
+
+#endif

@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Send work requests: from pipe entries into per-QP chunks of WQEs.
+ *
+ * Room: transport. The worker drains every pipe into here (contract 6), so a QP that stalls keeps nobody else's
+ * entries waiting. Chunks come from a per-worker free list; the queue's cap bounds how many a QP can hold.
+ */
+#include <stdlib.h>
+
+#include "transport/qp.h"
+
+enum { FX_SLAB = 64 }; /* chunks taken from the system at a time; given back when the transport ends */
+
+struct fx_slab {
+	struct fx_slab *next;
+	struct fx_chunk *chunk;
+};
+
+static bool slab_add(struct fx_tp *tp)
+{
+	struct fx_slab *slab = malloc(sizeof(*slab));
+	struct fx_chunk *c = aligned_alloc(FX_CHUNK_SIZE, (size_t)FX_SLAB * FX_CHUNK_SIZE);
+
+	if (!slab || !c) {
+		free(slab);
+		free(c);
+		return false;
+	}
+	*slab = (struct fx_slab){.next = tp->slabs, .chunk = c};
+	tp->slabs = slab;
+	tp->memory += (uint64_t)FX_SLAB * FX_CHUNK_SIZE;
+	for (int i = FX_SLAB - 1; i >= 0; i--) {
+		c[i].next = tp->chunks;
+		tp->chunks = &c[i];
+	}
+	return true;
+}
+
+void fx_wqe_free_slabs(struct fx_tp *tp)
+{
+	while (tp->slabs) {
+		struct fx_slab *slab = tp->slabs;
+
+		tp->slabs = slab->next;
+		free(slab->chunk);
+		free(slab);
+	}
+	tp->chunks = NULL;
+}
+
+static struct fx_chunk *chunk_get(struct fx_tp *tp, struct fx_qp *qp)
+{
+	struct fx_chunk *c;
+
+	if (!tp->chunks && !slab_add(tp))
+		return NULL;
+	c = tp->chunks;
+	tp->chunks = c->next;
+	c->next = NULL;
+	c->qp = qp;
+	c->used = 0;
+	c->refs = 0;
+	c->retired = false;
+	return c;
+}
+
+static void chunk_put(struct fx_tp *tp, struct fx_chunk *c)
+{
+	c->qp = NULL;
+	c->next = tp->chunks;
+	tp->chunks = c;
+}
+
+/* The queue has passed it; segments still in the transmit queue keep it a little longer. */
+static void chunk_retire(struct fx_tp *tp, struct fx_chunk *c)
+{
+	if (c->refs)
+		c->retired = true;
+	else
+		chunk_put(tp, c);
+}
+
+struct fx_wqe *fx_wqe_at(struct fx_cursor *cur)
+{
+	if (cur->i >= cur->c->used) {
+		cur->c = cur->c->next;
+		cur->i = 0;
+	}
+	return (struct fx_wqe *)cur->c->slot[cur->i];
+}
+
+void fx_cursor_next(struct fx_cursor *cur)
+{
+	cur->i += fx_wqe_at(cur)->nslots;
+	cur->index++;
+}
+
+void fx_wqe_retire(struct fx_tp *tp, struct fx_qp *qp)
+{
+	struct fx_chunk *before = qp->una.c, *c;
+
+	fx_cursor_next(&qp->una);
+	/* a flush overtakes the other cursors */
+	if ((int32_t)(qp->ack.index - qp->una.index) < 0)
+		qp->ack = qp->una;
+	if ((int32_t)(qp->cur.index - qp->una.index) < 0)
+		qp->cur = qp->una;
+	for (c = before; c != qp->una.c;) {
+		struct fx_chunk *next = c->next;
+
+		chunk_retire(tp, c);
+		c = next;
+	}
+	/* an empty queue starts over at the same, warm chunk */
+	c = qp->una.c;
+	if (qp->una.index == qp->post_index && c->refs == 0 && qp->una.i == c->used) {
+		c->used = 0;
+		qp->una.i = qp->ack.i = qp->cur.i = 0;
+	}
+}
+
+void fx_wqe_drop_all(struct fx_tp *tp, struct fx_qp *qp, uint32_t index)
+{
+	for (struct fx_chunk *c = qp->una.c; c;) {
+		struct fx_chunk *next = c->next;
+
+		chunk_retire(tp, c);
+		c = next;
+	}
+	qp->tail = NULL;
+	qp->una = qp->ack = qp->cur = (struct fx_cursor){.index = index};
+	qp->post_index = index;
+	qp->cut_off = qp->cut_sge = qp->cut_sge_off = 0;
+}
+
+void fx_tp_seg_done(struct fx_tp *tp, struct fx_wqe *w)
+{
+	struct fx_chunk *c;
+	struct fx_qp *qp;
+
+	if (!w)
+		return;
+	/* chunks are aligned to their size, so a WQE finds its own */
+	c = (struct fx_chunk *)((uintptr_t)w & ~(uintptr_t)(FX_CHUNK_SIZE - 1));
+	qp = c->qp;
+	qp->refs--;
+	w->refs--;
+	if (--c->refs == 0 && c->retired)
+		chunk_put(tp, c);
+	else if (w->refs == 0 && qp->una.index != qp->post_index && (w->again || qp->state == FX_QPS_ERR))
+		fx_touch(tp, qp); /* its completion may have waited for this */
+}
+
+/* Room for a WQE of `nslots` at the end of the queue, or NULL. */
+static struct fx_wqe *wqe_append(struct fx_tp *tp, struct fx_qp *qp, uint32_t nslots)
+{
+	struct fx_chunk *c = qp->tail;
+	struct fx_wqe *w;
+
+	if (!c || c->used + nslots > FX_CHUNK_SLOTS) {
+		c = chunk_get(tp, qp);
+		if (!c)
+			return NULL;
+		if (qp->tail)
+			qp->tail->next = c;
+		else
+			qp->una.c = qp->ack.c = qp->cur.c = c;
+		qp->tail = c;
+	}
+	w = (struct fx_wqe *)c->slot[c->used];
+	c->used = (uint16_t)(c->used + nslots);
+	w->nslots = (uint8_t)nslots;
+	return w;
+}
+
+/* What a send opcode may be used for, and how its entry looks. */
+static const struct {
+	uint8_t types; /* bit per enum fx_qp_type */
+	bool remote;   /* has a remote address */
+	bool source;   /* gathers local data (else it lands there) */
+} wr_ops[FX_WR_OPS] = {
+	[FX_WR_SEND] = {1 << FX_QPT_RC | 1 << FX_QPT_UC | 1 << FX_QPT_UD, false, true},
+	[FX_WR_SEND_IMM] = {1 << FX_QPT_RC | 1 << FX_QPT_UC | 1 << FX_QPT_UD, false, true},
+	[FX_WR_WRITE] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, true, true},
+	[FX_WR_WRITE_IMM] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, true, true},
+	[FX_WR_READ] = {1 << FX_QPT_RC, true, false},
+};
+
+/* Entry slots that its SGEs or inline bytes need. */
+static uint32_t entry_slots(const struct fx_sq_slot *e)
+{
+	if (e->flags & FX_WRF_INLINE) {
+		uint32_t n = e->rdma.inline_len;
+
+		return n <= FX_SLOT_INLINE ? 1 : 1 + (n - FX_SLOT_INLINE + FX_EXT_DATA - 1) / FX_EXT_DATA;
+	}
+	return e->nsge <= 1 ? 1u : 1u + (e->nsge - 1u + FX_EXT_SGES - 1) / FX_EXT_SGES;
+}
+
+/* 0, or the status that the work request fails with. */
+static uint8_t entry_check(const struct fx_qp *qp, const struct fx_sq_slot *e)
+{
+	if (e->opcode >= FX_WR_OPS || !(wr_ops[e->opcode].types & 1u << qp->type))
+		return FX_WC_LOC_QP_OP_ERR;
+	if (e->flags & FX_WRF_INLINE) {
+		if (e->rdma.inline_len > qp->cfg.max_inline || e->rdma.inline_len > FX_MAX_INLINE ||
+		    !wr_ops[e->opcode].source)
+			return FX_WC_LOC_QP_OP_ERR;
+	} else if (e->nsge > qp->cfg.max_send_sge || e->nsge > FX_MAX_SGE) {
+		return FX_WC_LOC_QP_OP_ERR;
+	}
+	return entry_slots(e) == e->nslots ? 0 : FX_WC_LOC_QP_OP_ERR;
+}
+
+static void copy_inline(struct fx_wqe *w, const struct fx_sq_slot *e)
+{
+	const struct fx_ext_slot *x = (const struct fx_ext_slot *)(e + 1);
+	uint32_t left = e->rdma.inline_len, n = left < FX_SLOT_INLINE ? left : FX_SLOT_INLINE;
+	uint8_t *to = fx_wqe_inline(w);
+
+	memcpy(to, &e->sge, n);
+	for (to += n, left -= n; left; to += n, left -= n, x++) {
+		n = left < FX_EXT_DATA ? left : FX_EXT_DATA;
+		memcpy(to, x->data, n);
+	}
+	w->length = e->rdma.inline_len;
+}
+
+/* Returns the status of a message longer than may be. */
+static uint8_t copy_sges(struct fx_wqe *w, const struct fx_sq_slot *e)
+{
+	const struct fx_ext_slot *x = (const struct fx_ext_slot *)(e + 1);
+	uint64_t length = 0;
+
+	if (e->nsge)
+		memcpy(&w->sge[0], &e->sge, sizeof(e->sge));
+	for (uint32_t i = 1; i < e->nsge; i++)
+		memcpy(&w->sge[0] + i, x[(i - 1) / FX_EXT_SGES].data + (i - 1) % FX_EXT_SGES * sizeof(struct fx_sge),
+		       sizeof(struct fx_sge));
+	for (uint32_t i = 0; i < e->nsge; i++)
+		length += (&w->sge[0])[i].length;
+	w->length = (uint32_t)length;
+	w->nsge = e->nsge;
+	return length > FX_MAX_MSG ? FX_WC_LOC_LEN_ERR : 0;
+}
+
+static void wqe_fill(struct fx_qp *qp, struct fx_wqe *w, const struct fx_sq_slot *e, uint8_t status)
+{
+	w->op = e->opcode;
+	w->flags = (uint8_t)(e->flags | (qp->cfg.sq_sig_all ? FX_WRF_SIGNALED : 0));
+	w->nsge = 0;
+	w->index = e->index;
+	w->length = 0;
+	w->npkt = 0;
+	w->refs = 0;
+	w->again = 0;
+	w->imm = e->imm;
+	w->rkey = e->rdma.rkey;
+	w->raddr = e->rdma.remote_addr;
+	w->placed = 0;
+	w->syndrome = 0;
+	w->status = status;
+	if (status)
+		return;
+	if (e->flags & FX_WRF_INLINE)
+		copy_inline(w, e);
+	else
+		w->status = copy_sges(w, e);
+	if (!w->status)
+		w->npkt = fx_packets(qp, w->length);
+}
+
+static struct fx_qp *entry_qp(struct fx_tp *tp, uint32_t ctx, const struct fx_sq_slot *e)
+{
+	uint32_t qpn = e->qpn_gen & FX_PSN_MASK, i = qpn >> FX_WORKER_BITS;
+	struct fx_qp *qp = i < tp->cfg.max_qps ? tp->qps[i] : NULL;
+
+	if (!qp || qp->qpn != qpn || qp->cfg.ctx != ctx) {
+		tp->n.wqe_bad++;
+		return NULL;
+	}
+	if (qp->gen != (uint8_t)(e->qpn_gen >> FX_QPN_BITS)) {
+		tp->n.wqe_stale++;
+		return NULL;
+	}
+	return qp;
+}
+
+void fx_post(struct fx_tp *tp, uint32_t ctx, const struct fx_sq_slot *e)
+{
+	struct fx_qp *qp = entry_qp(tp, ctx, e);
+	uint8_t status;
+	struct fx_wqe *w;
+
+	if (!qp)
+		return;
+	if (e->index != qp->post_index || qp->state < FX_QPS_RTS) {
+		tp->n.wqe_bad++;
+		fx_qp_error(tp, qp, "a work request out of order or in a state that takes none");
+		return;
+	}
+	if (qp->post_index - qp->una.index >= qp->cfg.max_send_wr) {
+		tp->n.wqe_overrun++;
+		fx_qp_error(tp, qp, "more work requests than max_send_wr");
+		return;
+	}
+	status = entry_check(qp, e);
+	if (status)
+		tp->n.wqe_bad++;
+	/* in the queue a WQE with n inline bytes or SGEs takes whole 64-byte slots */
+	w = wqe_append(tp, qp,
+		       status ? 1
+		       : e->flags & FX_WRF_INLINE
+			       ? (uint32_t)(offsetof(struct fx_wqe, sge) + e->rdma.inline_len + FX_LINE - 1) / FX_LINE
+			       : (uint32_t)(offsetof(struct fx_wqe, sge) + e->nsge * sizeof(struct fx_sge) + FX_LINE - 1) /
+					 FX_LINE);
+	if (!w) {
+		tp->n.wqe_bad++;
+		fx_qp_error(tp, qp, "no memory for work requests");
+		return;
+	}
+	wqe_fill(qp, w, e, status);
+	qp->post_index++;
+	tp->n.wqe++;
+	if (qp->state == FX_QPS_ERR)
+		fx_touch(tp, qp);
+	else
+		fx_run(tp, qp);
+}
