@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The slow engine: data, limits, refusals, and applications that stall their memory.
+ *
+ * Shown on this process's own memory: it is its own application.
+ */
+#include <errno.h>
+#include <semaphore.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "memory/engine.h"
+#include "memory/space.h"
+
+enum { BUF = 64 << 10, RW = FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ };
+
+static uint8_t win[BUF], local[BUF];
+
+static void fill(uint8_t *p, size_t n, unsigned seed)
+{
+	for (size_t i = 0; i < n; i++)
+		p[i] = (uint8_t)((seed = seed * 1664525u + 1013904223u) >> 24);
+}
+
+static unsigned drain(struct fx_dma_engine *e, struct fx_dma_done *out, unsigned n)
+{
+	const struct timespec pause = {.tv_nsec = 20000};
+	unsigned got = 0;
+
+	for (int i = 0; got < n && i < 200000; i++) {
+		unsigned now = e->ops->poll(e, out + got, n - got);
+
+		got += now;
+		if (!now && i > 1000)
+			nanosleep(&pause, NULL);
+	}
+	return got;
+}
+
+struct app {
+	struct fx_space *space;
+	struct fx_mr mr;
+	uint8_t *mem;
+};
+
+static void app_open(struct app *a, uint32_t access)
+{
+	struct fx_mr_seg seg[FX_MR_SEGS];
+	int fds[FX_MSG_FDS];
+	uint32_t nseg, nfd;
+	char why[FX_WHY_LEN];
+
+	memset(a, 0, sizeof(*a));
+	a->mem = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(a->mem, MAP_FAILED);
+	a->space = fx_space_open(getpid(), why, sizeof(why));
+	assert_non_null(a->space);
+	a->mr.access = access;
+	a->mr.iova = 0x10000000;
+	assert_int_equal(fx_space_plan(a->space, (uintptr_t)a->mem, 1 << 20, access, FX_REG_NO_CONVERT, seg,
+				       &nseg, fds, &nfd),
+			 0);
+	assert_int_equal(nfd, 0);
+	assert_int_equal(fx_space_commit(a->space, seg, nseg, 0, &a->mr), 0);
+	assert_null(a->mr.base);
+	assert_string_equal(fx_mr_window_kind(&a->mr), "slow");
+}
+
+static void app_close(struct app *a)
+{
+	fx_space_close(a->space);
+	fx_mr_unmap(&a->mr);
+	munmap(a->mem, 1 << 20);
+}
+
+static struct fx_dma slow_copy(const struct app *a, uint64_t off, uint8_t *buf, uint32_t len, bool to_window)
+{
+	return (struct fx_dma){
+		.local = buf,
+		.len = len,
+		.to_window = to_window,
+		.mr = &a->mr,
+		.va = a->mr.iova + off,
+		.cookie = buf,
+	};
+}
+
+static _Atomic unsigned wakes;
+static void on_wake(void *arg)
+{
+	atomic_fetch_add((_Atomic unsigned *)arg, 1);
+}
+
+static void slow_reads_and_writes(void **state)
+{
+	struct fx_dma_engine *e = fx_dma_slow_create(8, on_wake, &wakes);
+	struct fx_dma_done done[8];
+	struct app a;
+
+	(void)state;
+	app_open(&a, RW);
+	atomic_store(&wakes, 0);
+	fill(local, BUF, 6);
+	for (uint32_t len = 1; len <= 40000; len = len * 3 + 1) {
+		struct fx_dma d[2] = {
+			slow_copy(&a, 4090, local, len, true),
+			slow_copy(&a, 4090, win, len, false),
+		};
+
+		assert_int_equal(e->ops->submit(e, d, 2), 2);
+		assert_int_equal(e->ops->pending(e), 2);
+		assert_int_equal(drain(e, done, 2), 2);
+		assert_int_equal(done[0].err | done[1].err, 0);
+		assert_memory_equal(a.mem + 4090, local, len);
+		assert_memory_equal(win, local, len);
+	}
+	assert_int_equal(atomic_load(&wakes) > 0, 1);
+	assert_int_equal(e->ops->pending(e), 0);
+	e->ops->destroy(e);
+	app_close(&a);
+}
+
+/* More than the bounce buffer at once, many in the queue, and the helper asleep in between. */
+static void slow_is_bounded_and_wakes_up(void **state)
+{
+	struct fx_dma_engine *e = fx_dma_slow_create(4, NULL, NULL);
+	uint8_t *big = malloc(1 << 20);
+	struct fx_dma_done done[8];
+	struct app a;
+	struct fx_dma d[6];
+
+	(void)state;
+	app_open(&a, RW);
+	fill(big, 1 << 20, 8);
+	d[0] = slow_copy(&a, 0, big, 1 << 20, true);
+	assert_int_equal(e->ops->submit(e, d, 1), 1);
+	assert_int_equal(drain(e, done, 1), 1);
+	assert_memory_equal(a.mem, big, 1 << 20);
+	free(big);
+	for (int round = 0; round < 300; round++) {
+		unsigned n;
+
+		for (unsigned i = 0; i < 6; i++)
+			d[i] = slow_copy(&a, i * 100, local + i * 100, 100, i & 1);
+		n = e->ops->submit(e, d, 6);
+		assert_true(n >= 4 && n <= 6); /* places are free only after a poll */
+		assert_int_equal(n, 4);
+		assert_int_equal(drain(e, done, 4), 4);
+		for (unsigned i = 0; i < 4; i++)
+			assert_ptr_equal(done[i].cookie, local + i * 100);
+	}
+	e->ops->destroy(e);
+	app_close(&a);
+}
+
+static void slow_refuses_what_it_must(void **state)
+{
+	struct fx_dma_engine *e = fx_dma_slow_create(8, NULL, NULL);
+	struct fx_dma_done done[8];
+	struct fx_dma d[4];
+	struct app a;
+
+	(void)state;
+	app_open(&a, FX_ACC_REMOTE_READ);
+	d[0] = slow_copy(&a, 0, local, 8, true);	      /* no right to write */
+	d[1] = slow_copy(&a, (1 << 20) - 4, local, 8, false); /* beyond the region */
+	d[2] = slow_copy(&a, 0, local, 0, false);	      /* nothing to do */
+	d[3] = slow_copy(&a, 0, local, 8, false);
+	d[3].mr = NULL;
+	for (unsigned i = 0; i < 4; i++)
+		d[i].cookie = (void *)(uintptr_t)i;
+	assert_int_equal(e->ops->submit(e, d, 4), 4);
+	assert_int_equal(drain(e, done, 4), 4);
+	for (unsigned i = 0; i < 4; i++) {
+		const int err[] = {-EACCES, -EFAULT, 0, -EFAULT};
+
+		assert_int_equal(done[i].err, err[(uintptr_t)done[i].cookie]);
+	}
+	munmap(a.mem, 1 << 20); /* the memory has gone */
+	d[0] = slow_copy(&a, 0, local, 8, false);
+	assert_int_equal(e->ops->submit(e, d, 1), 1);
+	assert_int_equal(drain(e, done, 1), 1);
+	assert_int_equal(done[0].err, -EFAULT);
+	e->ops->destroy(e);
+	app_close(&a);
+}
+
+/*
+ * An application that holds a page back (behind a file system of its own, say): the system call of the helper
+ * thread does not return. Played here by a pread() that waits for the test while it reads from `held`.
+ */
+static _Atomic uintptr_t held;
+static sem_t held_at, held_go;
+
+ssize_t stalling_pread(int fd, void *buf, size_t n, off_t off) __asm__("pread");
+ssize_t stalling_pread64(int fd, void *buf, size_t n, off_t off) __asm__("pread64");
+ssize_t stalling_pread(int fd, void *buf, size_t n, off_t off)
+{
+	if (atomic_load(&held) && (uintptr_t)off == atomic_load(&held)) {
+		sem_post(&held_at);
+		sem_wait(&held_go);
+	}
+	return syscall(SYS_pread64, fd, buf, n, off);
+}
+ssize_t stalling_pread64(int fd, void *buf, size_t n, off_t off)
+{
+	return stalling_pread(fd, buf, n, off);
+}
+
+/* Others go on meanwhile, and the space can be closed with no harm. */
+static void slow_survives_a_stalled_application(void **state)
+{
+	struct fx_dma_engine *e = fx_dma_slow_create(8, NULL, NULL);
+	const struct timespec ms = {.tv_nsec = 1000000};
+	struct fx_dma_done done[8];
+	struct app stalled, other;
+	struct fx_dma d[3];
+	uint32_t number;
+
+	(void)state;
+	app_open(&stalled, RW);
+	app_open(&other, RW);
+	sem_init(&held_at, 0, 0);
+	sem_init(&held_go, 0, 0);
+	atomic_store(&held, (uintptr_t)stalled.mem);
+	memset(local, 0x5a, 256);
+	d[0] = slow_copy(&stalled, 0, local, 8, false);
+	d[1] = slow_copy(&stalled, 64, local + 64, 8, true);
+	assert_int_equal(e->ops->submit(e, d, 2), 2);
+	sem_wait(&held_at);
+	number = fx_space_stall(stalled.space);
+	assert_int_not_equal(number, 0);
+	for (int i = 0; i < 200; i++) {
+		d[2] = slow_copy(&other, 0, local + 128, 8, i & 1);
+		assert_int_equal(e->ops->submit(e, &d[2], 1), 1);
+		assert_int_equal(drain(e, done, 1), 1);
+		assert_ptr_equal(done[0].cookie, local + 128);
+		assert_int_equal(done[0].err, 0);
+	}
+	assert_int_equal(fx_space_stall(stalled.space), number);
+	fx_space_close(stalled.space); /* does not wait */
+	assert_int_equal(e->ops->poll(e, done, 8), 2);
+	assert_int_equal(done[0].err, -EFAULT);
+	assert_int_equal(done[1].err, -EFAULT);
+	assert_int_equal(e->ops->submit(e, d, 1), 1); /* a late one fails at once */
+	assert_int_equal(e->ops->poll(e, done, 8), 1);
+	assert_int_equal(done[0].err, -EFAULT);
+	sem_post(&held_go); /* the helper comes back, and must not touch our buffers any more */
+	for (int i = 0; i < 20; i++)
+		nanosleep(&ms, NULL);
+	atomic_store(&held, 0);
+	assert_int_equal(local[0], 0x5a);
+	assert_int_equal(stalled.mem[64], 0);
+	fx_mr_unmap(&stalled.mr);
+	munmap(stalled.mem, 1 << 20);
+	e->ops->destroy(e);
+	app_close(&other);
+}
+
+static void slow_engine_goes_before_its_applications(void **state)
+{
+	struct app a;
+
+	(void)state;
+	app_open(&a, RW);
+	for (int i = 0; i < 50; i++) {
+		struct fx_dma_engine *e = fx_dma_slow_create(8, on_wake, &wakes);
+		struct fx_dma d[8];
+
+		for (unsigned k = 0; k < 8; k++)
+			d[k] = slow_copy(&a, k * 4096, local + k * 4096, 4096, k & 1);
+		assert_int_equal(e->ops->submit(e, d, 8), 8);
+		e->ops->destroy(e); /* with transfers under way */
+		fill(local, 8 * 4096, 1);
+	}
+	app_close(&a);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(slow_reads_and_writes),
+		cmocka_unit_test(slow_is_bounded_and_wakes_up),
+		cmocka_unit_test(slow_refuses_what_it_must),
+		cmocka_unit_test(slow_survives_a_stalled_application),
+		cmocka_unit_test(slow_engine_goes_before_its_applications),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
