@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * FlexiNS: RDMA verbs over a software RoCEv2 core, for programs that link libflexins.
+ *
+ * The functions are those of libibverbs with another prefix, over the standard types of <infiniband/verbs.h>; only
+ * that header is used, nothing of libibverbs is linked. <flexins/verbs.h> maps the ibv_ names onto these. What the
+ * standard header does inline through an object (ibv_post_send(), ibv_poll_cq(), ...) works as it is.
+ *
+ * Conventions, unless a function says otherwise:
+ * - "Returns an object": NULL on failure, and errno says why. "Returns 0": or a positive errno, also put in errno.
+ * - ENODEV: the core is gone. Everything but destroying, polling and posting then fails so; polling returns every
+ *   outstanding request with IBV_WC_WR_FLUSH_ERR, posting accepts requests that are flushed, and destroying works.
+ *   Any function that asks the core may take as long as the core does, and gives up after a minute.
+ * - ENOMEM: memory of this process, or of the context's rings in the core, or a quota of the core is used up.
+ * - EOPNOTSUPP: FlexiNS has no such thing (yet).
+ * - Every function may be called from any thread at any time, on the same objects too; destroying an object while
+ *   another thread uses it is an error, as in verbs. After fork() the child must not use the parent's objects but
+ *   to destroy them; descriptors are not inherited across exec().
+ * - Objects belong to the caller until destroyed with the function named. An object that another one was created
+ *   from or with must outlive it: destroying it sooner returns EBUSY (a device's context takes everything along).
+ * - "IBTA" is volume 1 of the InfiniBand Architecture Specification: chapter 11 names the verb, chapter 10 its
+ *   rules, annex A17 is RoCEv2.
+ *
+ * The environment: FLEXINS_CORE=name of the core (default: default) or FLEXINS_SOCKET=path of its socket;
+ * FLEXINS_WINDOWS=slow leaves the application's memory as it is; FLEXINS_BANNER=1 prints one line when the device
+ * is first opened.
+ */
+#ifndef FLEXINS_FLEXINS_H
+#define FLEXINS_FLEXINS_H
+
+#include <infiniband/verbs.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+/* ---- what verbs do not have ---- */
+
+/*
+ * Why the last function failed in this thread, in a sentence; "" if there is nothing to add to errno. Valid until
+ * this thread's next failure. It does not change errno.
+ */
+const char *flexins_why(void);
+
+/* Whether a device or a context (NULL: no) is FlexiNS's. Both only compare pointers. */
+bool flexins_owns_device(const struct ibv_device *device);
+bool flexins_owns_context(const struct ibv_context *context);
+
+/* The context of the object that an event is about; NULL for events of a port or of the device. */
+struct ibv_context *flexins_event_context(const struct ibv_async_event *event);
+
+/* ---- devices (IBTA 11.2.1, Open/Query/Close HCA) ---- */
+
+/*
+ * Lists the device, flexins0, if its core answers and speaks this library's version. num_devices: where to put
+ * their number, or NULL. Returns an array that ends with NULL, to be freed with flexins_free_device_list(); or NULL
+ * and errno ENOMEM. If it is empty, errno says why: ENOENT or ECONNREFUSED no core, EPROTONOSUPPORT another
+ * version (flexins_why() names both), EACCES a socket that belongs to another user. The device itself is never
+ * freed.
+ */
+struct ibv_device **flexins_get_device_list(int *num_devices);
+void flexins_free_device_list(struct ibv_device **list);
+
+/* The kernel's name of the device, "flexins0"; belongs to the device. */
+const char *flexins_get_device_name(struct ibv_device *device);
+/* The node GUID in network byte order (IBTA 4.1). 0: not a FlexiNS device. */
+__be64 flexins_get_device_guid(struct ibv_device *device);
+/* Always -1, as of a device that the kernel does not number. */
+int flexins_get_device_index(struct ibv_device *device);
+
+/*
+ * Opens the device: a connection of its own to the core, with its own rings. IBTA 11.2.1, Open HCA. Returns a
+ * context, to be closed with flexins_close_device(); errno as of flexins_get_device_list(), and ENODEV for a device
+ * that is not FlexiNS's, EMFILE.
+ */
+struct ibv_context *flexins_open_device(struct ibv_device *device);
+/*
+ * IBTA 11.2.1, Close HCA. Whatever of its objects was not destroyed is destroyed in the core, and must not be used
+ * any more. Returns 0.
+ */
+int flexins_close_device(struct ibv_context *context);
+
+/* IBTA 11.2.1, Query HCA. Fills *attr with what the core allows this context. Returns 0. */
+int flexins_query_device(struct ibv_context *context, struct ibv_device_attr *attr);
+/*
+ * The same, extended. input: NULL, or with comp_mask 0. size: bytes of *attr as the caller knows it; no more is
+ * written. Returns 0; EINVAL: input->comp_mask, or a size below that of struct ibv_device_attr.
+ */
+int flexins_query_device_ex(struct ibv_context *context, const struct ibv_query_device_ex_input *input,
+			    struct ibv_device_attr_ex *attr, size_t size);
+
+/*
+ * IBTA 11.2.1, Query HCA (port attributes); A17 for what RoCE leaves out. port: 1. size: bytes of *attr as the
+ * caller knows it; no more is written. Of a core that is gone the port is down. Returns 0; EINVAL: no such port.
+ */
+int flexins_query_port(struct ibv_context *context, uint8_t port, struct ibv_port_attr *attr, size_t size);
+
+/*
+ * Entry `index` (from 0) of the GID table; all zero if it is empty. IBTA 4.1.1, A17.4. Returns 0, or -1 and errno
+ * EINVAL: no such port or index.
+ */
+int flexins_query_gid(struct ibv_context *context, uint8_t port, int index, union ibv_gid *gid);
+/*
+ * The same with type and network interface. flags: 0. size: bytes of *entry as the caller knows it. Returns 0;
+ * EINVAL: no such port or index, ENODATA: an empty entry, EOPNOTSUPP: flags.
+ */
+int flexins_query_gid_ex(struct ibv_context *context, uint32_t port, uint32_t index, struct ibv_gid_entry *entry,
+			 uint32_t flags, size_t size);
+/*
+ * Every entry that is not empty, into entries[max], each `size` bytes. flags: 0. Returns their number, or a negative
+ * errno: -EINVAL more than max, -EOPNOTSUPP flags.
+ */
+ssize_t flexins_query_gid_table(struct ibv_context *context, struct ibv_gid_entry *entries, size_t max,
+				uint32_t flags, size_t size);
+/* *type: 1 for RoCE v2, 0 for any other, as sysfs tells it. Returns as flexins_query_gid(). */
+int flexins_query_gid_type(struct ibv_context *context, uint8_t port, unsigned int index, int *type);
+
+/*
+ * The P_Key table has one entry, 0xffff (IBTA 10.9; A17: RoCE has only the default partition). Both return 0 (which
+ * is also the index), or -1 and errno EINVAL: no such port, index or key.
+ */
+int flexins_query_pkey(struct ibv_context *context, uint8_t port, int index, __be16 *pkey);
+int flexins_get_pkey_index(struct ibv_context *context, uint8_t port, __be16 pkey);
+
+/* ---- protection domains and memory (IBTA 10.2.3, 10.6; 11.2 Allocate PD, Register Memory Region, ...) ---- */
+
+/* Returns a protection domain, to be freed with flexins_dealloc_pd(). */
+struct ibv_pd *flexins_alloc_pd(struct ibv_context *context);
+/* Returns 0; EBUSY: it still has regions or QPs. */
+int flexins_dealloc_pd(struct ibv_pd *pd);
+
+/*
+ * Registers `length` bytes (1 or more) from `addr` for the access given (enum ibv_access_flags). The memory stays
+ * the caller's and must stay mapped. Whole pages of anonymous memory become shared with the core, which no program
+ * notices; what cannot be shared is reached more slowly. Returns a region, to be freed with flexins_dereg_mr();
+ * EINVAL: length 0, a range that wraps, remote write or atomic without local write, unknown flags; EFAULT: not
+ * mapped; EOPNOTSUPP: on-demand paging; EPERM: memory that may not be written, to be written.
+ */
+struct ibv_mr *flexins_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int access);
+/* The same, where keys address it from `iova` instead of `addr`; IBV_ACCESS_ZERO_BASED means from 0. */
+struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access);
+/* Waits until nothing of it is being sent or written. Its keys are dead then. Returns 0. */
+int flexins_dereg_mr(struct ibv_mr *mr);
+
+/* ---- completion queues (IBTA 10.8; 11.2 Create CQ, 11.4.2.1 Poll for Completion, 11.4.2.2, 11.5.1) ---- */
+
+/*
+ * Creates a CQ of `cqe` entries or more (the result's cqe says how many). cq_context is the caller's and only kept.
+ * channel: NULL, or one of the same context. comp_vector: from 0 to the context's num_comp_vectors - 1; they are
+ * all one. Returns a CQ, to be freed with flexins_destroy_cq(); EINVAL: cqe below 1 or above max_cqe, or no such
+ * vector.
+ */
+struct ibv_cq *flexins_create_cq(struct ibv_context *context, int cqe, void *cq_context,
+				 struct ibv_comp_channel *channel, int comp_vector);
+/* Returns 0; EBUSY: QPs still use it. Waits until its asynchronous events were acknowledged. */
+int flexins_destroy_cq(struct ibv_cq *cq);
+
+/*
+ * Takes up to num_entries completions into wc[], in the order of each queue's requests (IBTA 10.8.5). Returns their
+ * number, 0 when there are none. Never sleeps; where the core shares its CPUs, an empty poll gives way once.
+ */
+int flexins_poll_cq(struct ibv_cq *cq, int num_entries, struct ibv_wc *wc);
+/* Returns EOPNOTSUPP: completion events come later. */
+int flexins_req_notify_cq(struct ibv_cq *cq, int solicited_only);
+
+/*
+ * A completion channel: its fd may be polled and set to O_NONBLOCK. Returns a channel, to be freed with
+ * flexins_destroy_comp_channel(); EMFILE.
+ */
+struct ibv_comp_channel *flexins_create_comp_channel(struct ibv_context *context);
+/* Returns 0; EBUSY: CQs still use it. */
+int flexins_destroy_comp_channel(struct ibv_comp_channel *channel);
+/* Returns -1 and errno EOPNOTSUPP: no CQ can be armed, so waiting would not end. */
+int flexins_get_cq_event(struct ibv_comp_channel *channel, struct ibv_cq **cq, void **cq_context);
+/* Acknowledges nevents of the CQ's events. */
+void flexins_ack_cq_events(struct ibv_cq *cq, unsigned int nevents);
+
+/* ---- queue pairs (IBTA 10.3; 11.2 Create/Modify/Query/Destroy QP) ---- */
+
+/*
+ * Creates an RC QP in state RESET. attr: not kept; attr->cap is what the QP has, never less than asked. Returns a
+ * QP, to be freed with flexins_destroy_qp(); EINVAL: no CQ, one of another context, more than the device's
+ * max_qp_wr, max_sge or inline data; EOPNOTSUPP: another type than RC, or an SRQ.
+ */
+struct ibv_qp *flexins_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr);
+/*
+ * The same, extended: comp_mask must have IBV_QP_INIT_ATTR_PD, and may have IBV_QP_INIT_ATTR_CREATE_FLAGS with no
+ * flags; EOPNOTSUPP: anything else, send_ops_flags too.
+ */
+struct ibv_qp *flexins_create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr);
+/*
+ * Changes what attr_mask (enum ibv_qp_attr_mask) names. IBTA 10.3.1 and the transition table of 11.2, Modify QP.
+ * After a move to RESET no earlier request completes any more. Without a GRH (ah_attr.is_global 0) an address is
+ * the port itself, on a loopback port only. Returns 0; EINVAL: not allowed in this state, an attribute that is
+ * missing or out of range; nothing has changed then. EOPNOTSUPP: resizing, alternate paths, rate limits.
+ */
+int flexins_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int attr_mask);
+/* Fills in *attr and *init_attr, all of them whatever attr_mask says. Returns 0. */
+int flexins_query_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int attr_mask, struct ibv_qp_init_attr *init_attr);
+/* Outstanding requests do not complete any more. Waits until its asynchronous events were acknowledged. Returns 0. */
+int flexins_destroy_qp(struct ibv_qp *qp);
+/*
+ * Whether a message's bytes are written from first to last: 0, no (the last byte is written last, which is not
+ * what the question is). op: of enum ibv_wr_opcode; flags: 0.
+ */
+int flexins_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode op, uint32_t flags);
+/* The QP for ibv_wr_*(): NULL, none has send operations yet. */
+struct ibv_qp_ex *flexins_qp_to_qp_ex(struct ibv_qp *qp);
+
+/*
+ * Posts a list of requests, in order. IBTA 11.4.1.1, Post Send Request; 10.7. The list and its SGEs are read before
+ * it returns, inline data too; other data belongs to the request until it completes. Returns 0, or the errno of
+ * the first request that could not be posted, *bad_wr, after which none was: EINVAL: a QP not in RTS, SQD, SQE or
+ * ERR, an unknown opcode or flag, too many SGEs, more inline data than max_inline_data, inline for what sends no
+ * data, an atomic with other than one SGE; ENOMEM: max_send_wr are outstanding (unsignaled ones are until a later
+ * completion was polled); EOPNOTSUPP: an opcode that FlexiNS does not have. Takes no system call but to wake a
+ * core that sleeps, and waits for the core if it lags.
+ */
+int flexins_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad_wr);
+/*
+ * Posts a list of receive requests. IBTA 11.4.1.2, Post Receive Request. Memory of the list as above; the data
+ * belongs to the request until it completes. Returns 0, or: EINVAL: a QP in RESET, too many SGEs; ENOMEM:
+ * max_recv_wr are outstanding.
+ */
+int flexins_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad_wr);
+
+/* ---- asynchronous events (IBTA 11.5.2, 11.6.3) ---- */
+
+/*
+ * Waits for the next event, unless the context's async_fd is O_NONBLOCK. When the core is gone that is
+ * IBV_EVENT_DEVICE_FATAL, once. Returns 0, or -1 and errno EAGAIN, EINTR, or EIO: there will be no more.
+ */
+int flexins_get_async_event(struct ibv_context *context, struct ibv_async_event *event);
+/* Must be called once for every event: destroying what it was about waits for it. */
+void flexins_ack_async_event(struct ibv_async_event *event);
+
+/* ---- texts and rates; never NULL, static ---- */
+
+const char *flexins_wc_status_str(enum ibv_wc_status status);
+const char *flexins_event_type_str(enum ibv_event_type event);
+const char *flexins_node_type_str(enum ibv_node_type node_type);
+const char *flexins_port_state_str(enum ibv_port_state port_state);
+
+/* A rate as a multiple of 2.5 Gb/s or in Mb/s, and back; -1 or IBV_RATE_MAX: there is none such. IBTA 9.11. */
+int flexins_rate_to_mult(enum ibv_rate rate);
+enum ibv_rate flexins_mult_to_rate(int mult);
+int flexins_rate_to_mbps(enum ibv_rate rate);
+enum ibv_rate flexins_mbps_to_rate(int mbps);
+
+/* ---- fork ---- */
+
+/* Returns 0: a child of fork() never touches its parent's rings, whether this was called or not. */
+int flexins_fork_init(void);
+/* Returns IBV_FORK_UNNEEDED. */
+enum ibv_fork_status flexins_is_fork_initialized(void);
+
+/*
+ * ---- not here yet ----
+ * Functions that return an object return NULL with errno EOPNOTSUPP; the others return EOPNOTSUPP, rereg_mr
+ * IBV_REREG_MR_ERR_INPUT with that errno (the region stays valid), and nothing changes. What unimport_*() takes
+ * cannot be had.
+ */
+struct ibv_srq *flexins_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *attr);
+int flexins_modify_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr, int attr_mask);
+int flexins_query_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr);
+int flexins_destroy_srq(struct ibv_srq *srq);
+struct ibv_ah *flexins_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr);
+struct ibv_ah *flexins_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc, struct ibv_grh *grh, uint8_t port);
+int flexins_init_ah_from_wc(struct ibv_context *context, uint8_t port, struct ibv_wc *wc, struct ibv_grh *grh,
+			    struct ibv_ah_attr *attr);
+int flexins_destroy_ah(struct ibv_ah *ah);
+int flexins_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid);
+int flexins_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid);
+int flexins_resize_cq(struct ibv_cq *cq, int cqe);
+int flexins_query_ece(struct ibv_qp *qp, struct ibv_ece *ece);
+int flexins_set_ece(struct ibv_qp *qp, struct ibv_ece *ece);
+int flexins_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access);
+struct ibv_mr *flexins_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd,
+				     int access);
+int flexins_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_ah_attr *attr, uint8_t eth_mac[6],
+				    uint16_t *vid);
+struct ibv_context *flexins_import_device(int cmd_fd);
+struct ibv_pd *flexins_import_pd(struct ibv_context *context, uint32_t handle);
+struct ibv_mr *flexins_import_mr(struct ibv_pd *pd, uint32_t handle);
+struct ibv_dm *flexins_import_dm(struct ibv_context *context, uint32_t handle);
+void flexins_unimport_pd(struct ibv_pd *pd);
+void flexins_unimport_mr(struct ibv_mr *mr);
+void flexins_unimport_dm(struct ibv_dm *dm);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Verbs that this library does not have, each answering EOPNOTSUPP in its own way: programs then fall back, where
+ * EINVAL would make them fail.
+ *
+ * Room: host. May use: libc.
+ */
+#include "host/host.h"
+
+#define ABSENT_POINTERS(X)                                                                                         \
+	X(struct ibv_srq *, create_srq, (struct ibv_pd * pd, struct ibv_srq_init_attr * attr), (pd, attr))         \
+	X(struct ibv_ah *, create_ah, (struct ibv_pd * pd, struct ibv_ah_attr * attr), (pd, attr))                 \
+	X(struct ibv_ah *, create_ah_from_wc,                                                                      \
+	  (struct ibv_pd * pd, struct ibv_wc * wc, struct ibv_grh * grh, uint8_t port), (pd, wc, grh, port))       \
+	X(struct ibv_mr *, reg_dmabuf_mr,                                                                          \
+	  (struct ibv_pd * pd, uint64_t offset, size_t length, uint64_t iova, int fd, int access),                 \
+	  (pd, offset, length, iova, fd, access))                                                                  \
+	X(struct ibv_context *, import_device, (int cmd_fd), (cmd_fd))                                             \
+	X(struct ibv_pd *, import_pd, (struct ibv_context * c, uint32_t handle), (c, handle))                      \
+	X(struct ibv_mr *, import_mr, (struct ibv_pd * pd, uint32_t handle), (pd, handle))                         \
+	X(struct ibv_dm *, import_dm, (struct ibv_context * c, uint32_t handle), (c, handle))
+
+#define ABSENT_INTS(X)                                                                                             \
+	X(modify_srq, (struct ibv_srq * srq, struct ibv_srq_attr * attr, int mask), (srq, attr, mask))             \
+	X(query_srq, (struct ibv_srq * srq, struct ibv_srq_attr * attr), (srq, attr))                              \
+	X(destroy_srq, (struct ibv_srq * srq), (srq))                                                              \
+	X(destroy_ah, (struct ibv_ah * ah), (ah))                                                                  \
+	X(init_ah_from_wc,                                                                                         \
+	  (struct ibv_context * c, uint8_t port, struct ibv_wc * wc, struct ibv_grh * grh,                         \
+	   struct ibv_ah_attr * attr),                                                                             \
+	  (c, port, wc, grh, attr))                                                                                \
+	X(attach_mcast, (struct ibv_qp * qp, const union ibv_gid *gid, uint16_t lid), (qp, gid, lid))              \
+	X(detach_mcast, (struct ibv_qp * qp, const union ibv_gid *gid, uint16_t lid), (qp, gid, lid))              \
+	X(resize_cq, (struct ibv_cq * cq, int cqe), (cq, cqe))                                                     \
+	X(query_ece, (struct ibv_qp * qp, struct ibv_ece * ece), (qp, ece))                                        \
+	X(set_ece, (struct ibv_qp * qp, struct ibv_ece * ece), (qp, ece))                                          \
+	X(resolve_eth_l2_from_gid,                                                                                 \
+	  (struct ibv_context * c, struct ibv_ah_attr * attr, uint8_t mac[6], uint16_t * vid), (c, attr, mac, vid))
+
+/* Uses every argument and none of them. */
+static inline void unused(int first, ...)
+{
+	(void)first;
+}
+#define LIST(...) __VA_ARGS__
+
+#define X(ret, name, params, args)   \
+	ret flexins_##name params    \
+	{                            \
+		unused(0, LIST args); \
+		return fx_null(EOPNOTSUPP); \
+	}
+ABSENT_POINTERS(X)
+#undef X
+
+#define X(name, params, args)        \
+	int flexins_##name params    \
+	{                            \
+		unused(0, LIST args); \
+		return fx_fail(EOPNOTSUPP); \
+	}
+ABSENT_INTS(X)
+#undef X
+
+int flexins_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access)
+{
+	unused(0, mr, flags, pd, addr, length, access);
+	fx_fail(EOPNOTSUPP);
+	return IBV_REREG_MR_ERR_INPUT; /* the region is as it was */
+}
+
+/* What cannot be imported is never there to be forgotten. */
+void flexins_unimport_pd(struct ibv_pd *pd)
+{
+	(void)pd;
+}
+void flexins_unimport_mr(struct ibv_mr *mr)
+{
+	(void)mr;
+}
+void flexins_unimport_dm(struct ibv_dm *dm)
+{
+	(void)dm;
+}
+
+/* A child never touches its parent's rings (context.c), whether this was called or not. */
+int flexins_fork_init(void)
+{
+	return 0;
+}
+
+enum ibv_fork_status flexins_is_fork_initialized(void)
+{
+	return IBV_FORK_UNNEEDED;
+}
+
+/* ---- operations of the context that programs call without asking whether they are there ---- */
+
+static int absent_post_srq_recv(struct ibv_srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad_wr)
+{
+	(void)srq;
+	*bad_wr = wr;
+	return fx_fail(EOPNOTSUPP);
+}
+
+static struct ibv_mw *absent_alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type)
+{
+	unused(0, pd, type);
+	return fx_null(EOPNOTSUPP);
+}
+
+static int absent_bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
+{
+	unused(0, qp, mw, bind);
+	return fx_fail(EOPNOTSUPP);
+}
+
+static int absent_dealloc_mw(struct ibv_mw *mw)
+{
+	(void)mw;
+	return fx_fail(EOPNOTSUPP);
+}
+
+void fx_absent_ops(struct fx_context *ctx)
+{
+	struct ibv_context_ops *ops = &ctx->verbs.context.ops;
+
+	ops->post_srq_recv = absent_post_srq_recv;
+	ops->alloc_mw = absent_alloc_mw;
+	ops->bind_mw = absent_bind_mw;
+	ops->dealloc_mw = absent_dealloc_mw;
+}

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Opening and closing the device; whether the core still lives; what fork leaves of a context.
+ *
+ * Room: host. May use: all of it.
+ */
+#include <poll.h>
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "host/host.h"
+
+static struct fx_context *contexts;
+static pthread_mutex_t contexts_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+bool flexins_owns_context(const struct ibv_context *c)
+{
+	return c && c->ops.poll_cq == flexins_poll_cq;
+}
+
+/* ---- life ---- */
+
+static void rise(struct fx_context *ctx, int life)
+{
+	int was = __atomic_load_n(&ctx->life, __ATOMIC_RELAXED);
+
+	while (was < life && !__atomic_compare_exchange_n(&ctx->life, &was, life, false, __ATOMIC_ACQ_REL,
+							  __ATOMIC_RELAXED))
+		;
+}
+
+bool fx_look(struct fx_context *ctx)
+{
+	if (!fx_alive(ctx))
+		return false;
+	if (__atomic_load_n(&ctx->page->alive, __ATOMIC_ACQUIRE) && !fx_hung_up(ctx->conn.fd))
+		return true;
+	rise(ctx, FX_GONE);
+	return false;
+}
+
+int fx_ask(struct fx_context *ctx, void *req, size_t req_size, void *rep, size_t rep_size, struct fx_fds *fds)
+{
+	int err = fx_alive(ctx) ? fx_call(&ctx->conn, req, req_size, rep, rep_size, fds) : -ENODEV;
+
+	if (ctx->conn.broken)
+		rise(ctx, FX_GONE);
+	return err;
+}
+
+int fx_ask_drop(struct fx_context *ctx, uint16_t op, uint32_t handle)
+{
+	struct fx_handle_req req = {.head = {.op = op}, .handle = handle};
+	struct fx_msg_head rep;
+
+	return fx_ask(ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
+}
+
+uint32_t fx_pipe_pi(struct fx_context *ctx)
+{
+	uint32_t pi;
+
+	fx_lock(&ctx->pipe_lock);
+	pi = ctx->pipe.pi;
+	fx_unlock(&ctx->pipe_lock);
+	return pi;
+}
+
+/*
+ * The child shares the parent's rings and socket and must touch neither: to it the core is gone. Locks that other
+ * threads held in the parent stay as they were, as with any library.
+ */
+static void forked(void)
+{
+	for (struct fx_context *c = contexts; c; c = c->next)
+		rise(c, FX_FORKED);
+	pthread_mutex_unlock(&contexts_lock);
+}
+static void before_fork(void)
+{
+	pthread_mutex_lock(&contexts_lock);
+}
+static void after_fork(void)
+{
+	pthread_mutex_unlock(&contexts_lock);
+}
+static void watch_forks(void)
+{
+	pthread_atfork(before_fork, after_fork, forked);
+}
+
+/* ---- opening ---- */
+
+static const struct fx_core_page *map_page(int fd)
+{
+	const struct fx_core_page *page;
+
+	page = mmap(NULL, sizeof(*page), PROT_READ, MAP_SHARED, fd, 0);
+	if (page == MAP_FAILED)
+		return NULL;
+	if (page->magic == FX_CORE_MAGIC && page->abi == FX_ABI_VERSION)
+		return page;
+	munmap((void *)(uintptr_t)page, sizeof(*page));
+	return NULL;
+}
+
+static bool inside(uint64_t off, uint64_t bytes, const struct fx_hello_rep *rep)
+{
+	return !(off % FX_LINE) && off <= rep->heap_off && bytes <= rep->heap_off - off;
+}
+
+static bool layout_ok(const struct fx_hello_rep *rep)
+{
+	return rep->workers >= 1 && rep->pipe_shift < 28 && rep->event_shift < 28 &&
+	       1u << rep->pipe_shift >= FX_MAX_SQ_SLOTS && rep->heap_off < rep->arena_size &&
+	       inside(rep->pipe_off, FX_LINE + ((uint64_t)FX_SLOT_SIZE << rep->pipe_shift), rep) &&
+	       inside(rep->event_off, (uint64_t)sizeof(struct fx_event) << rep->event_shift, rep);
+}
+
+/* Takes over the handshake's descriptors: core page, arena, kick, event wake. */
+static int attach(struct fx_context *ctx, const struct fx_hello_rep *rep, struct fx_fds *fds)
+{
+	int err;
+
+	if (!layout_ok(rep))
+		return -EPROTO;
+	ctx->page = map_page(fds->fd[0]);
+	if (!ctx->page)
+		return -EPROTO;
+	err = fx_arena_init(&ctx->arena, fds->fd[1], rep->arena_size, rep->heap_off);
+	if (err) {
+		munmap((void *)(uintptr_t)ctx->page, sizeof(*ctx->page));
+		return err;
+	}
+	close(fds->fd[0]);
+	if (fds->n > 4)
+		fx_windows_init(fds->fd[4]);
+	else
+		fx_windows_init(-1);
+	ctx->kick_fd = fds->fd[2];
+	ctx->verbs.context.async_fd = fds->fd[3];
+	fds->n = 0;
+
+	ctx->conn.page = ctx->page;
+	ctx->pipe.head = (struct fx_pipe_head *)(ctx->arena.base + rep->pipe_off);
+	ctx->pipe.slots = ctx->arena.base + rep->pipe_off + FX_LINE;
+	ctx->pipe.shift = rep->pipe_shift;
+	ctx->events = (struct fx_event *)(ctx->arena.base + rep->event_off);
+	ctx->event_shift = rep->event_shift;
+	ctx->id = rep->ctx;
+	ctx->limits = rep->limits;
+	memcpy(ctx->core, rep->core, FX_VERSION_LEN);
+	memcpy(ctx->version, rep->version, FX_VERSION_LEN);
+	return 0;
+}
+
+static void detach(struct fx_context *ctx)
+{
+	close(ctx->kick_fd);
+	close(ctx->verbs.context.async_fd);
+	fx_arena_fini(&ctx->arena);
+	munmap((void *)(uintptr_t)ctx->page, sizeof(*ctx->page));
+}
+
+/* Operations of struct verbs_context that are NULL are EOPNOTSUPP: so its public accessors say. */
+static void set_ops(struct fx_context *ctx)
+{
+	struct ibv_context *c = &ctx->verbs.context;
+	long cpus = sysconf(_SC_NPROCESSORS_CONF);
+
+	ctx->verbs.sz = sizeof(ctx->verbs);
+	ctx->verbs.query_port = flexins_query_port;
+	ctx->verbs.query_device_ex = flexins_query_device_ex;
+	ctx->verbs.create_qp_ex = flexins_create_qp_ex;
+	c->abi_compat = __VERBS_ABI_IS_EXTENDED;
+	c->device = &ctx->device->dev;
+	c->ops.poll_cq = flexins_poll_cq;
+	c->ops.req_notify_cq = flexins_req_notify_cq;
+	c->ops.post_send = flexins_post_send;
+	c->ops.post_recv = flexins_post_recv;
+	c->ops._compat_query_device = flexins_query_device;
+	fx_absent_ops(ctx);
+	c->cmd_fd = -1;
+	c->num_comp_vectors = cpus > 1 ? (int)cpus : 1; /* programs pass a CPU's index */
+	pthread_mutex_init(&c->mutex, NULL);
+}
+
+static void banner(struct fx_context *ctx)
+{
+	static bool told;
+	const char *wanted = getenv("FLEXINS_BANNER");
+	char gid[INET6_ADDRSTRLEN] = "none";
+	uint32_t best = 0;
+
+	if (!wanted || strcmp(wanted, "1") != 0 || __atomic_exchange_n(&told, true, __ATOMIC_RELAXED))
+		return;
+	/* An IPv4 address is what people know their port by. */
+	for (uint32_t i = ctx->port.gid_count; i-- > 0;)
+		if (IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)ctx->port.gid[i].gid))
+			best = i;
+	if (ctx->port.gid_count)
+		inet_ntop(AF_INET6, ctx->port.gid[best].gid, gid, sizeof(gid));
+	fprintf(stderr, "flexins: device %s, GID %u %s, core %s, %s\n", ctx->device->dev.name, best, gid, ctx->core,
+		fx_windows_kind());
+}
+
+static void list_context(struct fx_context *ctx)
+{
+	pthread_once(&fork_once, watch_forks);
+	pthread_mutex_lock(&contexts_lock);
+	ctx->next = contexts;
+	contexts = ctx;
+	pthread_mutex_unlock(&contexts_lock);
+}
+
+static void unlist_context(struct fx_context *ctx)
+{
+	pthread_mutex_lock(&contexts_lock);
+	for (struct fx_context **p = &contexts; *p; p = &(*p)->next)
+		if (*p == ctx) {
+			*p = ctx->next;
+			break;
+		}
+	pthread_mutex_unlock(&contexts_lock);
+}
+
+struct ibv_context *flexins_open_device(struct ibv_device *dev)
+{
+	struct fx_device *device = fx_device_of(dev);
+	struct fx_context *ctx;
+	struct fx_hello_rep rep;
+	struct fx_place where;
+	struct fx_fds fds;
+	int err;
+
+	if (!device)
+		return fx_null(ENODEV);
+	ctx = aligned_alloc(FX_LINE, (sizeof(*ctx) + FX_LINE - 1) / FX_LINE * FX_LINE);
+	if (!ctx)
+		return fx_null(ENOMEM);
+	memset(ctx, 0, sizeof(*ctx));
+	ctx->device = device;
+	err = fx_conn_open(&ctx->conn, &where, &rep, &fds);
+	if (err)
+		goto free_ctx;
+	err = attach(ctx, &rep, &fds);
+	if (err) {
+		fx_why("the core's handshake makes no sense: %s", strerror(-err));
+		fx_close_fds(&fds);
+		goto close_conn;
+	}
+	pthread_mutex_init(&ctx->lock, NULL);
+	set_ops(ctx);
+	err = fx_port_refresh(ctx);
+	if (err)
+		goto detach;
+	list_context(ctx);
+	banner(ctx);
+	return &ctx->verbs.context;
+
+detach:
+	detach(ctx);
+close_conn:
+	fx_conn_close(&ctx->conn);
+free_ctx:
+	free(ctx);
+	return fx_null(err);
+}
+
+int flexins_close_device(struct ibv_context *c)
+{
+	struct fx_context *ctx = fx_context_of(c);
+
+	unlist_context(ctx);
+	detach(ctx);
+	fx_conn_close(&ctx->conn); /* the core reaps whatever was left */
+	pthread_mutex_destroy(&ctx->lock);
+	pthread_mutex_destroy(&c->mutex);
+	free(ctx);
+	return 0;
+}

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Completion queues: polling merges the rings of the workers (contract 13), the shadow queues give back what a CQE
+ * leaves out, and when the core is gone they give the flush completions too (contract 7).
+ *
+ * Room: host. May use: context.c, arena.c, pipe/ring.h.
+ */
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "host/host.h"
+
+/* ---- polling ---- */
+
+static void fill_wc(struct ibv_wc *wc, const struct fx_vqp *qp, const struct fx_cqe *c, uint64_t wr_id)
+{
+	wc->wr_id = wr_id;
+	wc->status = c->status;
+	wc->opcode = c->opcode;
+	wc->vendor_err = c->syndrome;
+	wc->byte_len = c->byte_len;
+	wc->imm_data = c->imm;
+	wc->qp_num = qp->qp.qp_num;
+	wc->src_qp = c->src_qp;
+	wc->wc_flags = c->flags & (FX_WCF_GRH | FX_WCF_IMM | FX_WCF_INV);
+	wc->pkey_index = 0;
+	wc->slid = 0;
+	wc->sl = 0;
+	wc->dlid_path_bits = 0;
+}
+
+/* One CQE; false: nothing for the application, because its QP is gone or was reset, or it asked for silence. */
+static bool accept_cqe(struct fx_vcq *cq, const struct fx_cqe *c, struct ibv_wc *wc)
+{
+	struct fx_vqp *qp = fx_qp_find(&cq->qps, c->qpn_gen & ((1u << FX_QPN_BITS) - 1));
+	bool recv = c->opcode & IBV_WC_RECV;
+	struct fx_shadow_wr wr;
+
+	if (fx_unlikely(!qp || qp->qpn_gen != c->qpn_gen || (recv ? qp->qp.recv_cq : qp->qp.send_cq) != &cq->cq ||
+			!fx_shadow_retire(recv ? &qp->rq : &qp->sq, c->index, &wr))) {
+		cq->stale++;
+		return false;
+	}
+	if (!wr.signaled && c->status == FX_WC_SUCCESS)
+		return false;
+	fill_wc(wc, qp, c, wr.wr_id);
+	return true;
+}
+
+static int drain(struct fx_vcq *cq, struct fx_cq_rx *rx, int max, struct ibv_wc *wc)
+{
+	uint32_t from = rx->ci;
+	struct fx_cqe c;
+	int n = 0;
+
+	while (n < max && fx_cq_take(rx, &c))
+		n += accept_cqe(cq, &c, wc + n);
+	if (rx->ci != from)
+		fx_cq_publish_ci(rx);
+	return n;
+}
+
+static int drain_all(struct fx_vcq *cq, int max, struct ibv_wc *wc)
+{
+	int n = 0;
+
+	for (uint32_t i = 0; i < FX_RINGS && n < max; i++)
+		n += drain(cq, &cq->ring[(cq->first + i) % FX_RINGS].rx, max - n, wc + n);
+	cq->first = (cq->first + 1) % FX_RINGS; /* no worker's completions wait behind another's for ever */
+	return n;
+}
+
+static int flush_queue(const struct fx_vqp *qp, struct fx_shadow *s, int max, struct ibv_wc *wc)
+{
+	struct fx_shadow_wr wr;
+	int n = 0;
+
+	for (; n < max && fx_shadow_retire(s, s->tail, &wr); n++) {
+		memset(&wc[n], 0, sizeof(wc[n]));
+		wc[n].wr_id = wr.wr_id;
+		wc[n].status = IBV_WC_WR_FLUSH_ERR;
+		wc[n].opcode = wr.opcode;
+		wc[n].qp_num = qp->qp.qp_num;
+	}
+	return n;
+}
+
+/* The core is gone: whatever is outstanding completes here, unsignaled requests too. */
+static int flush_all(struct fx_vcq *cq, int max, struct ibv_wc *wc)
+{
+	int n = 0;
+
+	for (uint32_t i = 0; cq->qps.e && i < 1u << cq->qps.bits && n < max; i++) {
+		struct fx_vqp *qp = cq->qps.e[i].qp;
+
+		if (qp && qp->qp.send_cq == &cq->cq)
+			n += flush_queue(qp, &qp->sq, max - n, wc + n);
+		if (qp && qp->qp.recv_cq == &cq->cq)
+			n += flush_queue(qp, &qp->rq, max - n, wc + n);
+	}
+	return n;
+}
+
+/* After many empty polls, and not too often: does the core still live? Holds cq->lock. */
+static bool time_to_look(struct fx_vcq *cq)
+{
+	struct timespec t;
+	uint64_t ms;
+
+	if (++cq->empty % FX_POLLS_PER_LOOK)
+		return false;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	ms = (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+	if (ms - cq->looked_ms < FX_LOOK_MS)
+		return false;
+	cq->looked_ms = ms;
+	return true;
+}
+
+int flexins_poll_cq(struct ibv_cq *ibcq, int num_entries, struct ibv_wc *wc)
+{
+	struct fx_vcq *cq = fx_cq_of(ibcq);
+	struct fx_context *ctx = cq->ctx;
+	int life = __atomic_load_n(&ctx->life, __ATOMIC_ACQUIRE), n = 0;
+	bool look = false;
+
+	fx_lock(&cq->lock);
+	if (fx_likely(life != FX_FORKED))
+		n = drain_all(cq, num_entries, wc);
+	if (fx_unlikely(life != FX_ALIVE) && n < num_entries)
+		n += flush_all(cq, num_entries - n, wc + n);
+	if (n)
+		cq->empty = 0;
+	else
+		look = time_to_look(cq);
+	fx_unlock(&cq->lock);
+	if (n)
+		return n;
+	if (look)
+		fx_look(ctx);
+	if (ctx->page->shared_cpus)
+		sched_yield(); /* contract 27: somebody we wait for may need this CPU */
+	return 0;
+}
+
+int flexins_req_notify_cq(struct ibv_cq *cq, int solicited_only)
+{
+	(void)cq;
+	(void)solicited_only;
+	return fx_fail(EOPNOTSUPP);
+}
+
+/* ---- life ---- */
+
+/* A QP's two CQs, in order of address, once if they are one. */
+void fx_cqs_lock(struct fx_vqp *qp)
+{
+	struct fx_vcq *a = fx_cq_of(qp->qp.send_cq), *b = fx_cq_of(qp->qp.recv_cq);
+
+	fx_lock(a < b ? &a->lock : &b->lock);
+	if (a != b)
+		fx_lock(a < b ? &b->lock : &a->lock);
+}
+
+void fx_cqs_unlock(struct fx_vqp *qp)
+{
+	struct fx_vcq *a = fx_cq_of(qp->qp.send_cq), *b = fx_cq_of(qp->qp.recv_cq);
+
+	fx_unlock(&a->lock);
+	if (a != b)
+		fx_unlock(&b->lock);
+}
+
+static uint64_t ring_bytes(uint32_t shift)
+{
+	return FX_LINE + ((uint64_t)FX_CQE_SIZE << shift);
+}
+
+static void destroy_ring(struct fx_context *ctx, struct fx_cq_ring *r)
+{
+	fx_arena_free(&ctx->arena, r->off, ring_bytes(r->rx.shift),
+		      __atomic_load_n(&ctx->life, __ATOMIC_RELAXED) != FX_FORKED);
+}
+
+static int create_ring(struct fx_context *ctx, uint32_t worker, uint32_t shift, uint64_t cookie, struct fx_cq_ring *r)
+{
+	struct fx_create_cq_req req = {
+		.head = {.op = FX_MSG_CREATE_CQ}, .shift = shift, .worker = worker, .cookie = cookie};
+	struct fx_handle_rep rep;
+	int err;
+
+	r->rx.shift = shift;
+	err = fx_arena_alloc(&ctx->arena, ring_bytes(shift), &r->off);
+	if (err)
+		return err;
+	r->rx.head = (struct fx_cq_head *)(ctx->arena.base + r->off);
+	r->rx.ring = (const struct fx_cqe *)(ctx->arena.base + r->off + FX_LINE);
+	req.off = r->off;
+	err = fx_ask(ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
+	if (err)
+		destroy_ring(ctx, r);
+	else
+		r->handle = rep.handle;
+	return err;
+}
+
+/* A CQ whose rings the core knows; one worker today, so either all of them or none. */
+static int create_rings(struct fx_vcq *cq, uint32_t shift)
+{
+	int err = 0;
+
+	for (uint32_t w = 0; w < FX_RINGS && !err; w++)
+		err = create_ring(cq->ctx, w, shift, cq->cookie, &cq->ring[w]);
+	return err;
+}
+
+struct ibv_cq *flexins_create_cq(struct ibv_context *c, int cqe, void *cq_context, struct ibv_comp_channel *channel,
+				 int comp_vector)
+{
+	struct fx_context *ctx = fx_context_of(c);
+	struct fx_vcq *cq;
+	uint32_t shift;
+	int err;
+
+	if (cqe <= 0 || (uint32_t)cqe > ctx->limits.max_cqe || comp_vector < 0 || comp_vector >= c->num_comp_vectors)
+		return fx_null(EINVAL);
+	cq = calloc(1, sizeof(*cq));
+	if (!cq)
+		return fx_null(ENOMEM);
+	shift = fx_log2_up((uint32_t)cqe);
+	cq->ctx = ctx;
+	pthread_mutex_lock(&ctx->lock);
+	cq->cookie = ++ctx->cookie;
+	pthread_mutex_unlock(&ctx->lock);
+	err = create_rings(cq, shift);
+	if (err) {
+		free(cq);
+		return fx_null(err);
+	}
+	cq->cq = (struct ibv_cq){.context = c, .channel = channel, .cq_context = cq_context,
+				 .handle = cq->ring[0].handle, .cqe = (int)(1u << shift)};
+	pthread_mutex_init(&cq->cq.mutex, NULL);
+	pthread_cond_init(&cq->cq.cond, NULL);
+	pthread_mutex_lock(&ctx->lock);
+	if (channel)
+		channel->refcnt++;
+	cq->next = ctx->cqs;
+	ctx->cqs = cq;
+	pthread_mutex_unlock(&ctx->lock);
+	return &cq->cq;
+}
+
+static void unlist(struct fx_vcq *cq)
+{
+	struct fx_context *ctx = cq->ctx;
+
+	pthread_mutex_lock(&ctx->lock);
+	for (struct fx_vcq **p = &ctx->cqs; *p; p = &(*p)->next)
+		if (*p == cq) {
+			*p = cq->next;
+			break;
+		}
+	if (cq->cq.channel)
+		cq->cq.channel->refcnt--;
+	pthread_mutex_unlock(&ctx->lock);
+}
+
+int flexins_destroy_cq(struct ibv_cq *ibcq)
+{
+	struct fx_vcq *cq = fx_cq_of(ibcq);
+	struct fx_context *ctx = cq->ctx;
+
+	if (__atomic_load_n(&cq->users, __ATOMIC_ACQUIRE))
+		return fx_fail(EBUSY);
+	for (uint32_t i = 0; i < FX_RINGS; i++) {
+		int err = fx_ask_drop(ctx, FX_MSG_DESTROY_CQ, cq->ring[i].handle);
+
+		if (err && fx_alive(ctx))
+			return fx_fail(err);
+		destroy_ring(ctx, &cq->ring[i]);
+	}
+	unlist(cq);
+	fx_events_wait_acked(&ibcq->mutex, &ibcq->cond, &ibcq->async_events_completed, &cq->delivered);
+	pthread_mutex_destroy(&ibcq->mutex);
+	pthread_cond_destroy(&ibcq->cond);
+	free(cq->qps.e);
+	free(cq);
+	return 0;
+}

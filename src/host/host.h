@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The verbs objects in the application's process, and what the files of this room know of one another.
+ *
+ * Room: host, private to it. May use: pipe, the control protocol, the public header of verbs, libc.
+ *
+ *	control.c	the connection to a core: handshake, requests, replies
+ *	arena.c		where rings lie in the shared arena
+ *	device.c	the device list: is there a core?
+ *	context.c	open and close; whether the core still lives
+ *	query.c		device, port, GID and P_Key answers
+ *	mr.c		protection domains and memory regions
+ *	queue.h		shadow queues and the QPs of a CQ
+ *	cq.c		completion queues and polling
+ *	qp.c		life and states of a QP
+ *	post.c		posting
+ *	events.c	completion channels and asynchronous events
+ *	absent.c	verbs that this library does not have
+ *	text.c		the texts of verbs
+ *
+ * Inside, functions return 0 or a negative errno; the flexins_* functions return what the verbs manual says.
+ * Locks are taken in this order: regions (mr.c), context, CQs by address, send queue, receive queue, pipe, arena.
+ */
+#ifndef FX_HOST_HOST_H
+#define FX_HOST_HOST_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "control/protocol.h"
+#include "flexins/flexins.h"
+#include "host/lock.h"
+#include "host/queue.h"
+#include "pipe/ring.h"
+
+#ifndef FLEXINS_VERSION
+#define FLEXINS_VERSION "0.0.0"
+#endif
+
+enum {
+	FX_RINGS = 1, /* workers this ABI names a pipe for */
+	FX_PORT = 1,
+	FX_CALL_MS = 60000,  /* a core that does not answer for so long is lost */
+	FX_POLLS_PER_LOOK = 256, /* empty polls between looks whether the core lives */
+	FX_LOOK_MS = 20,     /* least time between looks at the socket */
+};
+
+#define fx_likely(x) __builtin_expect(!!(x), 1)
+#define fx_unlikely(x) __builtin_expect(!!(x), 0)
+#define fx_container(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+
+/* ---- control.c ---- */
+struct fx_conn {
+	pthread_mutex_t lock;
+	int fd;
+	uint16_t seq;
+	bool broken; /* a reply is missing: nothing that comes now can be trusted */
+	const struct fx_core_page *page; /* NULL before the handshake is done */
+};
+struct fx_fds {
+	unsigned n;
+	int fd[FX_MSG_FDS];
+};
+struct fx_place { /* where a core's socket is */
+	char path[108];
+};
+
+/*
+ * Connects and shakes hands. Errors: -ENOENT no core; -EPROTONOSUPPORT another ABI; -EACCES somebody else's
+ * socket; what the core refused with. flexins_why() then has the text. On success the caller owns rep's fds.
+ */
+int fx_conn_open(struct fx_conn *c, struct fx_place *where, struct fx_hello_rep *rep, struct fx_fds *fds);
+void fx_conn_close(struct fx_conn *c);
+/*
+ * One request and its reply. The head needs op only. fds: NULL if the reply may not bring any. Errors: what the
+ * core answered; -EPROTO not a reply; -ENODEV the connection is lost, now or before.
+ */
+int fx_call(struct fx_conn *c, void *req, size_t req_size, void *rep, size_t rep_size, struct fx_fds *fds);
+void fx_close_fds(struct fx_fds *fds);
+bool fx_hung_up(int fd);
+/* Keeps a text for flexins_why() of this thread. */
+void fx_why(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- arena.c ---- */
+struct fx_extent;
+struct fx_arena {
+	uint8_t *base;
+	uint64_t size;
+	int fd;
+	pthread_mutex_t lock;
+	struct fx_extent *free; /* by offset */
+};
+int fx_arena_init(struct fx_arena *a, int fd, uint64_t size, uint64_t heap_off);
+void fx_arena_fini(struct fx_arena *a);
+/* -> the offset of `size` zeroed bytes on an FX_LINE boundary; -ENOMEM */
+int fx_arena_alloc(struct fx_arena *a, uint64_t size, uint64_t *off);
+/* Nobody writes there any more; reads zero from now on unless `touch` is false (a forked child's view). */
+void fx_arena_free(struct fx_arena *a, uint64_t off, uint64_t size, bool touch);
+
+/* ---- objects ---- */
+struct fx_device {
+	struct ibv_device dev;
+	uint8_t zero[256]; /* direct-verbs libraries read their own fields here */
+	struct fx_device_limits limits;
+};
+
+enum fx_life { FX_ALIVE, FX_GONE, FX_FORKED };
+
+struct fx_context {
+	struct verbs_context verbs; /* ends with struct ibv_context */
+	struct fx_device *device;
+	struct fx_conn conn;
+	struct fx_arena arena;
+	const struct fx_core_page *page;
+	int kick_fd;
+	int life; /* enum fx_life, atomic: it only ever rises */
+	uint32_t id;
+	struct fx_device_limits limits;
+	struct fx_query_port_rep port; /* as last asked; under lock */
+	char core[FX_VERSION_LEN + 1], version[FX_VERSION_LEN + 1];
+
+	uint32_t pipe_lock __attribute__((aligned(FX_LINE)));
+	struct fx_pipe_tx pipe;
+
+	pthread_mutex_t lock __attribute__((aligned(FX_LINE)));
+	struct fx_vqp *qps;
+	struct fx_vcq *cqs;
+	uint64_t cookie; /* last given */
+	struct fx_event *events;
+	uint32_t event_shift, event_ci;
+	bool fatal_told;
+	struct fx_context *next; /* of all contexts, for fork */
+};
+
+struct fx_vpd {
+	struct ibv_pd pd;
+	uint32_t users; /* atomic */
+};
+struct fx_vmr {
+	struct ibv_mr mr;
+	bool slow;
+};
+struct fx_cq_ring {
+	struct fx_cq_rx rx;
+	uint64_t off;
+	uint32_t handle;
+};
+
+struct fx_vcq {
+	struct ibv_cq cq;
+	struct fx_context *ctx;
+	uint32_t lock;
+	uint32_t first; /* ring to look at first */
+	uint32_t empty; /* polls in a row that found nothing */
+	uint32_t stale; /* CQEs of QPs that were reset or destroyed */
+	uint64_t looked_ms;
+	struct fx_cq_ring ring[FX_RINGS];
+	struct fx_qp_table qps;
+	uint32_t users;	    /* QPs, atomic */
+	uint32_t delivered; /* asynchronous events, under cq.mutex */
+	uint64_t cookie;
+	struct fx_vcq *next; /* of the context */
+};
+
+struct fx_vqp {
+	struct ibv_qp qp;
+	struct fx_context *ctx;
+	uint32_t state; /* enum ibv_qp_state as posting sees it, atomic */
+	uint32_t qpn_gen;
+	uint32_t sq_lock;
+	bool sig_all;
+	uint32_t max_send_sge, max_recv_sge, max_inline;
+	struct fx_shadow sq;
+	uint32_t rq_lock __attribute__((aligned(FX_LINE)));
+	struct fx_shadow rq;
+	struct fx_rq ring;
+	uint64_t ring_off;
+	uint32_t delivered; /* asynchronous events, under qp.mutex */
+	uint64_t cookie;
+	struct fx_vqp *next; /* of the context */
+};
+
+static inline struct fx_context *fx_context_of(struct ibv_context *c)
+{
+	return fx_container(c, struct fx_context, verbs.context);
+}
+static inline struct fx_vpd *fx_pd_of(struct ibv_pd *pd)
+{
+	return fx_container(pd, struct fx_vpd, pd);
+}
+static inline struct fx_vcq *fx_cq_of(struct ibv_cq *cq)
+{
+	return fx_container(cq, struct fx_vcq, cq);
+}
+static inline struct fx_vqp *fx_qp_of(struct ibv_qp *qp)
+{
+	return fx_container(qp, struct fx_vqp, qp);
+}
+
+/* A verbs function's way out: errno is set, and the positive errno or NULL returned. */
+static inline int fx_fail(int err)
+{
+	errno = err < 0 ? -err : err;
+	return errno;
+}
+static inline void *fx_null(int err)
+{
+	fx_fail(err);
+	return NULL;
+}
+
+/* ---- context.c ---- */
+static inline bool fx_alive(const struct fx_context *ctx)
+{
+	return __atomic_load_n(&ctx->life, __ATOMIC_ACQUIRE) == FX_ALIVE;
+}
+/* Looks at the core page and the socket; notes it when the core is gone. */
+bool fx_look(struct fx_context *ctx);
+/* As fx_call(); a lost connection is noted. */
+int fx_ask(struct fx_context *ctx, void *req, size_t req_size, void *rep, size_t rep_size, struct fx_fds *fds);
+/* A request that names an object and whose reply says no more than that it was done. */
+int fx_ask_drop(struct fx_context *ctx, uint16_t op, uint32_t handle);
+uint32_t fx_pipe_pi(struct fx_context *ctx);
+
+/* ---- device.c, query.c, mr.c ---- */
+struct fx_device *fx_device_of(struct ibv_device *dev);
+int fx_port_refresh(struct fx_context *ctx);
+/* Text for the banner; call after the context's windows were set up. */
+void fx_windows_init(int uffd_dev_fd);
+const char *fx_windows_kind(void);
+
+/* ---- queue locks of cq.c ---- */
+void fx_cqs_lock(struct fx_vqp *qp);
+void fx_cqs_unlock(struct fx_vqp *qp);
+
+/* ---- events.c ---- */
+void fx_events_wait_acked(pthread_mutex_t *m, pthread_cond_t *cond, const uint32_t *acked, const uint32_t *delivered);
+
+/* ---- absent.c ---- */
+void fx_absent_ops(struct fx_context *ctx);
+
+#endif

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Protection domains and memory regions. Registration has two steps: the core says which ranges should become
+ * shared memory and brings a memfd for each; what could be converted is told back, and the keys come.
+ *
+ * Room: host. May use: context.c, convert.h.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "host/convert.h"
+#include "host/host.h"
+
+enum {
+	FX_ACCESS_KNOWN = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
+			  IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND | IBV_ACCESS_ZERO_BASED | IBV_ACCESS_HUGETLB,
+};
+
+/* ---- windows ---- */
+
+/* Between the two steps nobody else in the process may convert: ranges of regions overlap. */
+static pthread_mutex_t regions_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool windows_ready, windows_off;
+
+/* Takes the descriptor over; -1: there is none. */
+void fx_windows_init(int uffd_dev_fd)
+{
+	const char *kind = getenv("FLEXINS_WINDOWS");
+
+	pthread_mutex_lock(&regions_lock);
+	if (!windows_ready) {
+		windows_off = kind && strcmp(kind, "slow") == 0;
+		fx_convert_init(uffd_dev_fd);
+		windows_ready = true;
+	} else if (uffd_dev_fd >= 0) {
+		close(uffd_dev_fd);
+	}
+	pthread_mutex_unlock(&regions_lock);
+}
+
+const char *fx_windows_kind(void)
+{
+	if (windows_off)
+		return "slow windows: FLEXINS_WINDOWS=slow";
+	if (!fx_convert_possible())
+		return "slow windows: the core could not open /dev/userfaultfd, or this process may not use it";
+	return "windows mapped";
+}
+
+/* ---- protection domains ---- */
+
+struct ibv_pd *flexins_alloc_pd(struct ibv_context *c)
+{
+	struct fx_handle_req req = {.head = {.op = FX_MSG_ALLOC_PD}};
+	struct fx_vpd *pd = calloc(1, sizeof(*pd));
+	struct fx_handle_rep rep;
+	int err;
+
+	if (!pd)
+		return fx_null(ENOMEM);
+	err = fx_ask(fx_context_of(c), &req, sizeof(req), &rep, sizeof(rep), NULL);
+	if (err) {
+		free(pd);
+		return fx_null(err);
+	}
+	pd->pd.context = c;
+	pd->pd.handle = rep.handle;
+	return &pd->pd;
+}
+
+int flexins_dealloc_pd(struct ibv_pd *ibpd)
+{
+	struct fx_context *ctx = fx_context_of(ibpd->context);
+	struct fx_vpd *pd = fx_pd_of(ibpd);
+	int err;
+
+	if (__atomic_load_n(&pd->users, __ATOMIC_ACQUIRE))
+		return fx_fail(EBUSY);
+	err = fx_ask_drop(ctx, FX_MSG_DEALLOC_PD, ibpd->handle);
+	if (err && fx_alive(ctx))
+		return fx_fail(err);
+	free(pd);
+	return 0;
+}
+
+/* ---- memory regions ---- */
+
+/* Converts what the core asked for; -> a bit for each segment that now is its memfd. */
+static uint64_t convert(const struct fx_reg_mr_rep *rep, const struct fx_fds *fds)
+{
+	uint64_t done = 0;
+	unsigned fd = 0;
+
+	for (uint32_t i = 0; i < rep->nseg; i++) {
+		const struct fx_mr_seg *s = &rep->seg[i];
+
+		if (s->kind == FX_SEG_SHARED)
+			fx_populate((void *)(uintptr_t)s->addr, s->length);
+		if (s->kind != FX_SEG_CONVERT || fd == fds->n)
+			continue;
+		if (fx_convert((void *)(uintptr_t)s->addr, s->length, fds->fd[fd++], s->offset,
+			       PROT_READ | PROT_WRITE) == 0)
+			done |= 1ull << i;
+	}
+	return done;
+}
+
+static int register_region(struct fx_context *ctx, struct fx_reg_mr_req *req, struct fx_reg_mr_done_rep *keys)
+{
+	struct fx_reg_mr_done_req done = {.head = {.op = FX_MSG_REG_MR_DONE}};
+	struct fx_reg_mr_rep rep;
+	struct fx_fds fds;
+	int err;
+
+	pthread_mutex_lock(&regions_lock);
+	if (windows_off || !fx_convert_possible())
+		req->flags |= FX_REG_NO_CONVERT;
+	err = fx_ask(ctx, req, sizeof(*req), &rep, sizeof(rep), &fds);
+	if (!err && rep.nseg > FX_MR_SEGS) {
+		fx_close_fds(&fds);
+		err = -EPROTO;
+	}
+	if (!err) {
+		done.mr = rep.mr;
+		done.nseg = rep.nseg;
+		done.converted = convert(&rep, &fds);
+		fx_close_fds(&fds);
+		err = fx_ask(ctx, &done, sizeof(done), keys, sizeof(*keys), NULL);
+	}
+	pthread_mutex_unlock(&regions_lock);
+	return err;
+}
+
+/* 0 or the errno of a registration that cannot be. */
+static int check_region(uintptr_t addr, size_t length, uint64_t iova, unsigned int access)
+{
+	access &= ~(unsigned)IBV_ACCESS_OPTIONAL_RANGE; /* hints: may be ignored */
+	if (access & ~(unsigned)FX_ACCESS_KNOWN)
+		return access & IBV_ACCESS_ON_DEMAND ? EOPNOTSUPP : EINVAL;
+	if ((access & (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)) && !(access & IBV_ACCESS_LOCAL_WRITE))
+		return EINVAL;
+	if (!length || addr + length < addr || iova + length < iova)
+		return EINVAL;
+	return 0;
+}
+
+struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access)
+{
+	struct fx_reg_mr_req req = {.head = {.op = FX_MSG_REG_MR}, .pd = pd->handle, .access = access,
+				    .addr = (uintptr_t)addr, .length = length};
+	struct fx_reg_mr_done_rep keys;
+	struct fx_vmr *mr;
+	int err;
+
+	req.iova = access & IBV_ACCESS_ZERO_BASED ? 0 : iova;
+	err = check_region((uintptr_t)addr, length, req.iova, access);
+	if (err)
+		return fx_null(err);
+	mr = calloc(1, sizeof(*mr));
+	if (!mr)
+		return fx_null(ENOMEM);
+	err = register_region(fx_context_of(pd->context), &req, &keys);
+	if (err) {
+		free(mr);
+		return fx_null(err);
+	}
+	mr->mr = (struct ibv_mr){.context = pd->context, .pd = pd, .addr = addr, .length = length,
+				 .handle = keys.mr, .lkey = keys.lkey, .rkey = keys.rkey};
+	mr->slow = keys.slow;
+	__atomic_fetch_add(&fx_pd_of(pd)->users, 1, __ATOMIC_RELAXED);
+	return &mr->mr;
+}
+
+struct ibv_mr *flexins_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int access)
+{
+	return flexins_reg_mr_iova(pd, addr, length, (uintptr_t)addr, (unsigned)access);
+}
+
+int flexins_dereg_mr(struct ibv_mr *ibmr)
+{
+	struct fx_vmr *mr = fx_container(ibmr, struct fx_vmr, mr);
+	struct fx_context *ctx = fx_context_of(ibmr->context);
+	int err = fx_ask_drop(ctx, FX_MSG_DEREG_MR, ibmr->handle);
+
+	if (err && fx_alive(ctx))
+		return fx_fail(err);
+	/* release: what the region was used for comes before its domain may go */
+	__atomic_fetch_sub(&fx_pd_of(ibmr->pd)->users, 1, __ATOMIC_RELEASE);
+	free(mr);
+	return 0;
+}

@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Queue pairs: creation, states, destruction. The core checks transitions and attributes; this side keeps what
+ * posting and polling need, and what became of the queues (contracts 7, 9 and 10).
+ *
+ * Room: host. May use: context.c, arena.c, cq.c.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "host/host.h"
+
+/* ---- attributes, to and from the wire of the control protocol ---- */
+
+static void pack_ah(struct fx_ah_attr *to, const struct ibv_ah_attr *from)
+{
+	*to = (struct fx_ah_attr){.is_global = from->is_global, .sl = from->sl, .port_num = from->port_num,
+				  .dlid = from->dlid};
+	if (!from->is_global)
+		return;
+	memcpy(to->dgid, from->grh.dgid.raw, sizeof(to->dgid));
+	to->flow_label = from->grh.flow_label;
+	to->sgid_index = from->grh.sgid_index;
+	to->hop_limit = from->grh.hop_limit;
+	to->traffic_class = from->grh.traffic_class;
+}
+
+static void unpack_ah(struct ibv_ah_attr *to, const struct fx_ah_attr *from)
+{
+	memset(to, 0, sizeof(*to));
+	to->is_global = from->is_global;
+	to->sl = from->sl;
+	to->port_num = from->port_num;
+	to->dlid = from->dlid;
+	memcpy(to->grh.dgid.raw, from->dgid, sizeof(from->dgid));
+	to->grh.flow_label = from->flow_label;
+	to->grh.sgid_index = from->sgid_index;
+	to->grh.hop_limit = from->hop_limit;
+	to->grh.traffic_class = from->traffic_class;
+}
+
+/* Fields of one name and meaning on both sides, and the mask that gives them a value. */
+#define PLAIN_FIELDS(X)                                    \
+	X(qp_state, IBV_QP_STATE)                          \
+	X(cur_qp_state, IBV_QP_CUR_STATE)                  \
+	X(path_mtu, IBV_QP_PATH_MTU)                       \
+	X(path_mig_state, IBV_QP_PATH_MIG_STATE)           \
+	X(qkey, IBV_QP_QKEY)                               \
+	X(rq_psn, IBV_QP_RQ_PSN)                           \
+	X(sq_psn, IBV_QP_SQ_PSN)                           \
+	X(dest_qp_num, IBV_QP_DEST_QPN)                    \
+	X(pkey_index, IBV_QP_PKEY_INDEX)                   \
+	X(en_sqd_async_notify, IBV_QP_EN_SQD_ASYNC_NOTIFY) \
+	X(max_rd_atomic, IBV_QP_MAX_QP_RD_ATOMIC)          \
+	X(max_dest_rd_atomic, IBV_QP_MAX_DEST_RD_ATOMIC)   \
+	X(min_rnr_timer, IBV_QP_MIN_RNR_TIMER)             \
+	X(port_num, IBV_QP_PORT)                           \
+	X(timeout, IBV_QP_TIMEOUT)                         \
+	X(retry_cnt, IBV_QP_RETRY_CNT)                     \
+	X(rnr_retry, IBV_QP_RNR_RETRY)
+
+/* The application need not have set what its mask does not name: only what it names is read. */
+static void pack_attr(struct fx_qp_attr *to, const struct ibv_qp_attr *from, int mask)
+{
+	memset(to, 0, sizeof(*to));
+	if (mask & IBV_QP_ACCESS_FLAGS)
+		to->access = from->qp_access_flags;
+	if (mask & IBV_QP_AV)
+		pack_ah(&to->ah, &from->ah_attr);
+#define X(field, bit)     \
+	if (mask & (bit)) \
+		to->field = from->field;
+	PLAIN_FIELDS(X)
+#undef X
+}
+
+static void unpack_attr(struct ibv_qp_attr *to, const struct fx_qp_attr *from)
+{
+	memset(to, 0, sizeof(*to));
+	to->qp_access_flags = from->access;
+	to->sq_draining = from->sq_draining;
+	unpack_ah(&to->ah_attr, &from->ah);
+#define X(field, bit) to->field = from->field;
+	PLAIN_FIELDS(X)
+#undef X
+}
+
+/* ---- creation ---- */
+
+static int check_init(const struct fx_context *ctx, const struct ibv_pd *pd, const struct ibv_qp_init_attr *a)
+{
+	const struct fx_device_limits *l = &ctx->limits;
+	uint32_t max_sge = l->max_sge < FX_MAX_SGE ? l->max_sge : FX_MAX_SGE;
+	uint32_t max_inline = l->max_inline < FX_MAX_INLINE ? l->max_inline : FX_MAX_INLINE;
+
+	if (a->qp_type != IBV_QPT_RC || a->srq)
+		return -EOPNOTSUPP;
+	if (!a->send_cq || !a->recv_cq || a->send_cq->context != pd->context || a->recv_cq->context != pd->context)
+		return -EINVAL;
+	if (a->cap.max_send_wr > l->max_qp_wr || a->cap.max_recv_wr > l->max_qp_wr ||
+	    a->cap.max_send_sge > max_sge || a->cap.max_recv_sge > max_sge || a->cap.max_inline_data > max_inline)
+		return -EINVAL;
+	return 0;
+}
+
+static uint64_t ring_bytes(const struct fx_vqp *qp)
+{
+	return (uint64_t)FX_SLOT_SIZE << qp->ring.shift;
+}
+
+static void free_queues(struct fx_vqp *qp)
+{
+	struct fx_context *ctx = qp->ctx;
+
+	fx_arena_free(&ctx->arena, qp->ring_off, ring_bytes(qp),
+		      __atomic_load_n(&ctx->life, __ATOMIC_RELAXED) != FX_FORKED);
+	free(qp->sq.wr);
+	free(qp->rq.wr);
+}
+
+static int make_queues(struct fx_vqp *qp, const struct ibv_qp_cap *cap)
+{
+	uint32_t stride = fx_rq_stride(cap->max_recv_sge);
+	int err = fx_shadow_init(&qp->sq, cap->max_send_wr);
+
+	if (err)
+		return err;
+	err = fx_shadow_init(&qp->rq, cap->max_recv_wr);
+	if (err)
+		goto free_sq;
+	qp->ring.stride = stride;
+	qp->ring.shift = fx_log2_up((cap->max_recv_wr ? cap->max_recv_wr : 1) * stride);
+	err = fx_arena_alloc(&qp->ctx->arena, ring_bytes(qp), &qp->ring_off);
+	if (err)
+		goto free_rq;
+	qp->ring.slots = qp->ctx->arena.base + qp->ring_off;
+	return 0;
+
+free_rq:
+	free(qp->rq.wr);
+free_sq:
+	free(qp->sq.wr);
+	return err;
+}
+
+static int ask_create(struct fx_vqp *qp, const struct ibv_pd *pd, const struct ibv_qp_init_attr *a)
+{
+	struct fx_create_qp_req req = {
+		.head = {.op = FX_MSG_CREATE_QP}, .pd = pd->handle, .type = a->qp_type,
+		.send_cq = a->send_cq->handle, .recv_cq = a->recv_cq->handle, .sq_sig_all = a->sq_sig_all != 0,
+		.max_send_wr = a->cap.max_send_wr, .max_recv_wr = a->cap.max_recv_wr,
+		.max_send_sge = a->cap.max_send_sge, .max_recv_sge = a->cap.max_recv_sge,
+		.max_inline = a->cap.max_inline_data, .rq_shift = qp->ring.shift, .rq_off = qp->ring_off,
+		.cookie = qp->cookie};
+	struct fx_create_qp_rep rep;
+	int err = fx_ask(qp->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
+
+	if (err)
+		return err;
+	qp->qp.handle = rep.qp;
+	qp->qp.qp_num = rep.qpn;
+	qp->qpn_gen = fx_qpn_gen(rep.qpn, (uint8_t)rep.gen);
+	return 0;
+}
+
+static int ask_destroy(struct fx_vqp *qp)
+{
+	struct fx_qp_req req = {.head = {.op = FX_MSG_DESTROY_QP}, .qp = qp->qp.handle};
+	struct fx_msg_head rep;
+
+	req.pipe_pi = fx_pipe_pi(qp->ctx);
+	return fx_ask(qp->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
+}
+
+/* Completions find the QP from now on. */
+static int list_qp(struct fx_vqp *qp)
+{
+	struct fx_vcq *s = fx_cq_of(qp->qp.send_cq), *r = fx_cq_of(qp->qp.recv_cq);
+	int err;
+
+	fx_cqs_lock(qp);
+	err = fx_qp_insert(&s->qps, qp->qp.qp_num, qp);
+	if (!err && r != s) {
+		err = fx_qp_insert(&r->qps, qp->qp.qp_num, qp);
+		if (err)
+			fx_qp_remove(&s->qps, qp->qp.qp_num);
+	}
+	fx_cqs_unlock(qp);
+	if (err)
+		return err;
+	__atomic_fetch_add(&s->users, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&r->users, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&fx_pd_of(qp->qp.pd)->users, 1, __ATOMIC_RELAXED);
+	pthread_mutex_lock(&qp->ctx->lock);
+	qp->next = qp->ctx->qps;
+	qp->ctx->qps = qp;
+	pthread_mutex_unlock(&qp->ctx->lock);
+	return 0;
+}
+
+static void unlist_qp(struct fx_vqp *qp)
+{
+	struct fx_vcq *s = fx_cq_of(qp->qp.send_cq), *r = fx_cq_of(qp->qp.recv_cq);
+
+	fx_cqs_lock(qp);
+	fx_qp_remove(&s->qps, qp->qp.qp_num);
+	if (r != s)
+		fx_qp_remove(&r->qps, qp->qp.qp_num);
+	fx_cqs_unlock(qp);
+	pthread_mutex_lock(&qp->ctx->lock);
+	for (struct fx_vqp **p = &qp->ctx->qps; *p; p = &(*p)->next)
+		if (*p == qp) {
+			*p = qp->next;
+			break;
+		}
+	pthread_mutex_unlock(&qp->ctx->lock);
+	/* release: the last use of each comes before whoever destroys it */
+	__atomic_fetch_sub(&s->users, 1, __ATOMIC_RELEASE);
+	__atomic_fetch_sub(&r->users, 1, __ATOMIC_RELEASE);
+	__atomic_fetch_sub(&fx_pd_of(qp->qp.pd)->users, 1, __ATOMIC_RELEASE);
+}
+
+static struct fx_vqp *new_qp(struct ibv_pd *pd, const struct ibv_qp_init_attr *a)
+{
+	struct fx_vqp *qp = aligned_alloc(FX_LINE, sizeof(*qp));
+
+	if (!qp)
+		return NULL;
+	memset(qp, 0, sizeof(*qp));
+	qp->ctx = fx_context_of(pd->context);
+	qp->qp = (struct ibv_qp){.context = pd->context, .qp_context = a->qp_context, .pd = pd,
+				 .send_cq = a->send_cq, .recv_cq = a->recv_cq, .qp_type = a->qp_type};
+	qp->state = qp->qp.state = IBV_QPS_RESET;
+	qp->sig_all = a->sq_sig_all;
+	qp->max_send_sge = a->cap.max_send_sge;
+	qp->max_recv_sge = a->cap.max_recv_sge;
+	qp->max_inline = a->cap.max_inline_data;
+	pthread_mutex_lock(&qp->ctx->lock);
+	qp->cookie = ++qp->ctx->cookie;
+	pthread_mutex_unlock(&qp->ctx->lock);
+	pthread_mutex_init(&qp->qp.mutex, NULL);
+	pthread_cond_init(&qp->qp.cond, NULL);
+	return qp;
+}
+
+struct ibv_qp *flexins_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
+{
+	int err = check_init(fx_context_of(pd->context), pd, a);
+	struct fx_vqp *qp;
+
+	if (err)
+		return fx_null(err);
+	qp = new_qp(pd, a);
+	if (!qp)
+		return fx_null(ENOMEM);
+	err = make_queues(qp, &a->cap);
+	if (err)
+		goto free_qp;
+	err = ask_create(qp, pd, a);
+	if (err)
+		goto free_queues;
+	err = list_qp(qp);
+	if (err) {
+		ask_destroy(qp);
+		goto free_queues;
+	}
+	return &qp->qp;
+
+free_queues:
+	free_queues(qp);
+free_qp:
+	free(qp);
+	return fx_null(err);
+}
+
+struct ibv_qp *flexins_create_qp_ex(struct ibv_context *c, struct ibv_qp_init_attr_ex *a)
+{
+	struct ibv_qp_init_attr base;
+	struct ibv_qp *qp;
+
+	if (!(a->comp_mask & IBV_QP_INIT_ATTR_PD))
+		return fx_null(a->comp_mask ? EOPNOTSUPP : EINVAL);
+	if ((a->comp_mask & ~(uint32_t)(IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_CREATE_FLAGS)) ||
+	    ((a->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS) && a->create_flags))
+		return fx_null(EOPNOTSUPP);
+	if (!a->pd || a->pd->context != c)
+		return fx_null(EINVAL);
+	/* the extended structure starts with the plain one */
+	memcpy(&base, a, sizeof(base));
+	qp = flexins_create_qp(a->pd, &base);
+	if (qp)
+		a->cap = base.cap;
+	return qp;
+}
+
+int flexins_destroy_qp(struct ibv_qp *ibqp)
+{
+	struct fx_vqp *qp = fx_qp_of(ibqp);
+	int err = ask_destroy(qp);
+
+	if (err && fx_alive(qp->ctx))
+		return fx_fail(err);
+	unlist_qp(qp);
+	fx_events_wait_acked(&ibqp->mutex, &ibqp->cond, &ibqp->events_completed, &qp->delivered);
+	free_queues(qp);
+	pthread_mutex_destroy(&ibqp->mutex);
+	pthread_cond_destroy(&ibqp->cond);
+	free(qp);
+	return 0;
+}
+
+/* ---- states ---- */
+
+static void set_state(struct fx_vqp *qp, uint32_t state)
+{
+	fx_lock(&qp->sq_lock);
+	fx_lock(&qp->rq_lock);
+	__atomic_store_n(&qp->state, state, __ATOMIC_RELAXED);
+	fx_unlock(&qp->rq_lock);
+	fx_unlock(&qp->sq_lock);
+}
+
+/* The core has done it. After RESET nothing posted before completes any more; the counters go on (contract 7). */
+static void moved(struct fx_vqp *qp, const struct fx_modify_qp_rep *rep)
+{
+	fx_cqs_lock(qp);
+	fx_lock(&qp->sq_lock);
+	fx_lock(&qp->rq_lock);
+	qp->qpn_gen = fx_qpn_gen(qp->qp.qp_num, (uint8_t)rep->gen);
+	__atomic_store_n(&qp->state, rep->state, __ATOMIC_RELAXED);
+	if (rep->state == IBV_QPS_RESET) {
+		fx_shadow_drop_all(&qp->sq);
+		fx_shadow_drop_all(&qp->rq);
+	}
+	fx_unlock(&qp->rq_lock);
+	fx_unlock(&qp->sq_lock);
+	fx_cqs_unlock(qp);
+	qp->qp.state = rep->state;
+}
+
+/* Without a GRH there is no address in RoCE; on a loopback port that means the port itself. */
+static bool av_ok(struct fx_context *ctx, const struct ibv_ah_attr *ah)
+{
+	bool loopback;
+
+	pthread_mutex_lock(&ctx->lock);
+	loopback = ctx->port.loopback;
+	pthread_mutex_unlock(&ctx->lock);
+	return ah->is_global || loopback;
+}
+
+int flexins_modify_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask)
+{
+	struct fx_modify_qp_req req = {.head = {.op = FX_MSG_MODIFY_QP}, .qp = ibqp->handle, .mask = (uint32_t)mask};
+	struct fx_vqp *qp = fx_qp_of(ibqp);
+	struct fx_modify_qp_rep rep;
+	bool reset = (mask & IBV_QP_STATE) && attr->qp_state == IBV_QPS_RESET;
+	uint32_t before = qp->state;
+	int err;
+
+	if (mask & (IBV_QP_CAP | IBV_QP_ALT_PATH | IBV_QP_RATE_LIMIT))
+		return fx_fail(EOPNOTSUPP);
+	if ((mask & IBV_QP_AV) && !av_ok(qp->ctx, &attr->ah_attr)) {
+		fx_why("this port needs a GID to send to: set ah_attr.is_global and ah_attr.grh");
+		return fx_fail(EINVAL);
+	}
+	if (reset)
+		set_state(qp, IBV_QPS_RESET); /* nothing is posted any more, so the counters below stand */
+	pack_attr(&req.attr, attr, mask);
+	req.sq_index = qp->sq.head;
+	req.rq_index = qp->rq.head;
+	req.pipe_pi = fx_pipe_pi(qp->ctx);
+	err = fx_ask(qp->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
+	if (err) {
+		if (reset)
+			set_state(qp, before);
+		return fx_fail(err);
+	}
+	moved(qp, &rep);
+	return 0;
+}
+
+int flexins_query_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask, struct ibv_qp_init_attr *init)
+{
+	struct fx_qp_req req = {.head = {.op = FX_MSG_QUERY_QP}, .qp = ibqp->handle};
+	struct fx_vqp *qp = fx_qp_of(ibqp);
+	struct ibv_qp_cap cap = {.max_send_wr = qp->sq.cap, .max_recv_wr = qp->rq.cap,
+				 .max_send_sge = qp->max_send_sge, .max_recv_sge = qp->max_recv_sge,
+				 .max_inline_data = qp->max_inline};
+	struct fx_query_qp_rep rep;
+	int err;
+
+	(void)mask; /* all of it, which the manual allows */
+	req.pipe_pi = fx_pipe_pi(qp->ctx);
+	err = fx_ask(qp->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
+	if (err)
+		return fx_fail(err);
+	unpack_attr(attr, &rep.attr);
+	attr->cap = cap;
+	*init = (struct ibv_qp_init_attr){.qp_context = ibqp->qp_context, .send_cq = ibqp->send_cq,
+					  .recv_cq = ibqp->recv_cq, .srq = ibqp->srq, .cap = cap,
+					  .qp_type = ibqp->qp_type, .sq_sig_all = qp->sig_all};
+	return 0;
+}
+
+int flexins_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode op, uint32_t flags)
+{
+	(void)qp;
+	(void)op;
+	(void)flags;
+	return 0; /* a message's last byte is written last; the order of those before is not promised */
+}
+
+struct ibv_qp_ex *flexins_qp_to_qp_ex(struct ibv_qp *qp)
+{
+	(void)qp;
+	return NULL; /* no QP is created with send operations */
+}

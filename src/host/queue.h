@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Shadow queues, which keep what a CQE does not carry (contract 7), and the table that finds a CQE's QP.
+ *
+ * Room: host. May use: libc. A shadow has one poster (under its queue's lock) and one retirer (under its CQ's
+ * lock); the table is its CQ's and changes only under that CQ's lock.
+ */
+#ifndef FX_HOST_QUEUE_H
+#define FX_HOST_QUEUE_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+/* ---- shadow ---- */
+struct fx_shadow_wr {
+	uint64_t wr_id;
+	uint8_t opcode; /* enum ibv_wc_opcode that it completes with */
+	bool signaled;
+};
+struct fx_shadow {
+	struct fx_shadow_wr *wr;
+	uint32_t mask;
+	uint32_t cap;  /* how many may be outstanding */
+	uint32_t head; /* WQE counter of the next to post; never restarts */
+	uint32_t tail; /* of the oldest outstanding one */
+};
+
+static inline uint32_t fx_log2_up(uint32_t n)
+{
+	return n <= 1 ? 0 : 32 - (uint32_t)__builtin_clz(n - 1);
+}
+
+static inline int fx_shadow_init(struct fx_shadow *s, uint32_t cap)
+{
+	uint32_t size = 1u << fx_log2_up(cap);
+
+	*s = (struct fx_shadow){.mask = size - 1, .cap = cap};
+	s->wr = calloc(size, sizeof(*s->wr));
+	return s->wr ? 0 : -ENOMEM;
+}
+
+static inline bool fx_shadow_full(const struct fx_shadow *s)
+{
+	/* acquire: the retirer has read an entry before the poster writes it again */
+	return s->head - __atomic_load_n(&s->tail, __ATOMIC_ACQUIRE) >= s->cap;
+}
+
+static inline void fx_shadow_push(struct fx_shadow *s, uint64_t wr_id, uint8_t opcode, bool signaled)
+{
+	s->wr[s->head & s->mask] = (struct fx_shadow_wr){.wr_id = wr_id, .opcode = opcode, .signaled = signaled};
+	/* release: the entry is written before the retirer can find its index outstanding */
+	__atomic_store_n(&s->head, s->head + 1, __ATOMIC_RELEASE);
+}
+
+/* Retires every entry up to `index` and copies that one; false: it is not outstanding. */
+static inline bool fx_shadow_retire(struct fx_shadow *s, uint32_t index, struct fx_shadow_wr *wr)
+{
+	uint32_t head = __atomic_load_n(&s->head, __ATOMIC_ACQUIRE); /* against fx_shadow_push() */
+
+	if (index - s->tail >= head - s->tail)
+		return false;
+	*wr = s->wr[index & s->mask];
+	__atomic_store_n(&s->tail, index + 1, __ATOMIC_RELEASE); /* against fx_shadow_full() */
+	return true;
+}
+
+static inline void fx_shadow_drop_all(struct fx_shadow *s)
+{
+	__atomic_store_n(&s->tail, s->head, __ATOMIC_RELEASE);
+}
+
+/* ---- QPs of a CQ by number: open addressing, at most half full ---- */
+struct fx_vqp;
+struct fx_qp_entry {
+	uint32_t qpn;
+	struct fx_vqp *qp; /* NULL: empty */
+};
+struct fx_qp_table {
+	struct fx_qp_entry *e;
+	uint32_t bits, used;
+};
+
+static inline uint32_t fx_qp_hash(const struct fx_qp_table *t, uint32_t qpn)
+{
+	return (qpn * 2654435761u) >> (32 - t->bits); /* Fibonacci hashing */
+}
+
+static inline struct fx_vqp *fx_qp_find(const struct fx_qp_table *t, uint32_t qpn)
+{
+	uint32_t mask = (1u << t->bits) - 1;
+
+	if (!t->e)
+		return NULL;
+	for (uint32_t i = fx_qp_hash(t, qpn); t->e[i].qp; i = (i + 1) & mask)
+		if (t->e[i].qpn == qpn)
+			return t->e[i].qp;
+	return NULL;
+}
+
+static inline void fx_qp_place(struct fx_qp_table *t, uint32_t qpn, struct fx_vqp *qp)
+{
+	uint32_t mask = (1u << t->bits) - 1, i = fx_qp_hash(t, qpn);
+
+	while (t->e[i].qp)
+		i = (i + 1) & mask;
+	t->e[i] = (struct fx_qp_entry){.qpn = qpn, .qp = qp};
+}
+
+/* 0 or -ENOMEM */
+static inline int fx_qp_insert(struct fx_qp_table *t, uint32_t qpn, struct fx_vqp *qp)
+{
+	if (!t->e || 2 * (t->used + 1) > 1u << t->bits) {
+		struct fx_qp_table n = {.bits = t->e ? t->bits + 1 : 4, .used = t->used};
+
+		n.e = calloc(1u << n.bits, sizeof(*n.e));
+		if (!n.e)
+			return -ENOMEM;
+		for (uint32_t i = 0; t->e && i < 1u << t->bits; i++)
+			if (t->e[i].qp)
+				fx_qp_place(&n, t->e[i].qpn, t->e[i].qp);
+		free(t->e);
+		*t = n;
+	}
+	fx_qp_place(t, qpn, qp);
+	t->used++;
+	return 0;
+}
+
+static inline void fx_qp_remove(struct fx_qp_table *t, uint32_t qpn)
+{
+	uint32_t mask = (1u << t->bits) - 1, i, hole;
+
+	if (!fx_qp_find(t, qpn))
+		return;
+	for (i = fx_qp_hash(t, qpn); t->e[i].qpn != qpn || !t->e[i].qp; i = (i + 1) & mask)
+		;
+	/* Whoever would no longer be found behind the hole moves into it. */
+	for (hole = i, i = (i + 1) & mask; t->e[i].qp; i = (i + 1) & mask) {
+		uint32_t home = fx_qp_hash(t, t->e[i].qpn);
+
+		if (((i - home) & mask) >= ((i - hole) & mask)) {
+			t->e[hole] = t->e[i];
+			hole = i;
+		}
+	}
+	t->e[hole] = (struct fx_qp_entry){0};
+	t->used--;
+}
+
+#endif
