@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the two files of the shim know of one another.
+ *
+ * Room: shim. May use: host's public header, libc.
+ *
+ *	preload.c	exported ibv_* functions: FlexiNS's objects to libflexins, others to the real library
+ *	resolve.c	exported dlsym and dlvsym, and how to find the real functions behind ours
+ *	verbs.def.h	the functions, a row each
+ */
+#ifndef FX_SHIM_SHIM_H
+#define FX_SHIM_SHIM_H
+
+#pragma GCC visibility push(hidden)
+
+/*
+ * The next definition of `name` behind ours, from libibverbs wherever it is loaded; NULL: there is none. It is kept
+ * in *slot (which may be NULL), so that the search is done once.
+ */
+void *fx_shim_real(const char *name, void **slot);
+
+/* Our definition of an exported verbs function; NULL: we have none of that name. */
+void *fx_shim_ours(const char *name);
+
+/* Ends the program as the dynamic linker would: it called what does not exist. */
+_Noreturn void fx_shim_missing(const char *name);
+
+/* Asked by the trampolines in resolve.c. */
+void *fx_shim_dlsym(void *handle, const char *name);
+void *fx_shim_dlvsym(void *handle, const char *name, const char *version);
+extern void *fx_shim_real_dlsym, *fx_shim_real_dlvsym;
+
+#pragma GCC visibility pop
+
+#endif
