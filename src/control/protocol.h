@@ -89,7 +89,7 @@ struct fx_hello_rep {
 	char core[FX_VERSION_LEN]; /* the core's name */
 };
 
-struct fx_handle_req { /* DEALLOC_PD, DEREG_MR (by MR handle), DESTROY_CQ, QUERY_PORT (port number), SHOW */
+struct fx_handle_req { /* ALLOC_PD (0), DEALLOC_PD, DEREG_MR (by MR handle), DESTROY_CQ, QUERY_PORT (port number), SHOW */
 	struct fx_msg_head head;
 	uint32_t handle;
 	uint32_t rsvd;

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The control room: one thread that listens on the control socket, keeps the objects behind the protocol, and
+ * asks the workers for what concerns running QPs.
+ *
+ * Room: control. May use: sockets, epoll, jansson, memory/window.h, transport's headers. No DPDK.
+ * Nothing that a client does makes the thread wait for it: sockets are non-blocking, a request is one datagram, and a
+ * client that does not take its reply is dropped. A closed socket takes everything of its context with it.
+ */
+#ifndef FX_CONTROL_CONTROL_H
+#define FX_CONTROL_CONTROL_H
+
+#include <stddef.h>
+
+#include "control/command.h"
+#include "port/info.h"
+
+/* What one core holds at most; also what query_device answers. One table, here. */
+enum {
+	FX_LIMIT_CLIENTS = 1024,
+	FX_LIMIT_QP = 16384,
+	FX_LIMIT_QP_WR = 65536,
+	FX_LIMIT_CQ = 16384,
+	FX_LIMIT_CQE_SHIFT = 22,
+	FX_LIMIT_MR = 131072,
+	FX_LIMIT_PD = 16384,
+	FX_LIMIT_RD_ATOMIC = 16,
+	FX_LIMIT_RQ_SHIFT = 20,
+	FX_LIMIT_AH = 65536,
+	FX_PIPE_SHIFT = 11,  /* slots of a context's send pipe */
+	FX_EVENT_SHIFT = 12, /* records of its event ring */
+};
+#define FX_LIMIT_MR_SIZE (UINT64_C(1) << 46)
+#define FX_ARENA_SIZE (UINT64_C(1) << 30) /* address space: the pages are taken on first use */
+
+/* What control counts. */
+#define FX_CONTROL_COUNTER_LIST(X)                                                                                 \
+	X(connections, "connections accepted")                                                                     \
+	X(refused_user, "connections of another user, refused")                                                    \
+	X(refused_full, "connections beyond the limit, or for want of descriptors, refused")                       \
+	X(refused_version, "greetings of another ABI version, refused")                                            \
+	X(requests, "requests taken")                                                                              \
+	X(refused, "requests answered with an error")                                                              \
+	X(bad_message, "datagrams that are no request: too short, too long, wrong magic or size")                  \
+	X(unknown_op, "requests of an unknown kind")                                                               \
+	X(out_of_order, "requests before a greeting, or a second greeting")                                        \
+	X(slow_readers, "clients dropped because they did not take a reply")                                       \
+	X(dropped, "clients dropped because of what they sent")                                                    \
+	X(broken_pipes, "contexts ended because their send pipe contradicted itself")                              \
+	X(stalled, "contexts ended because a copy to or from their memory made no progress")                       \
+	X(contexts, "contexts opened")                                                                             \
+	X(reaped, "contexts whose last trace is gone")
+
+struct fx_control_counters {
+#define X(name, text) uint64_t name;
+	FX_CONTROL_COUNTER_LIST(X)
+#undef X
+};
+
+struct fx_control_cfg {
+	const char *name;   /* of the core */
+	const char *poll;   /* for SHOW */
+	const char *dma;    /* for SHOW */
+	uint32_t workers;
+	bool shared_cpus;   /* an empty poll of the application should yield */
+	unsigned linger_ms; /* fx_control_run() ends so long after the last client; 0: never */
+	const struct fx_port_info *port;
+};
+
+struct fx_control;
+
+/* Makes the tables, the core page and the mailboxes; nobody is listened to yet. NULL with `why`. */
+struct fx_control *fx_control_create(const struct fx_control_cfg *cfg, char *why, size_t size);
+/* For the workers, valid until fx_control_destroy(). */
+struct fx_mailbox *fx_control_mailbox(struct fx_control *ctl, uint32_t worker);
+struct fx_core_page *fx_control_page(struct fx_control *ctl);
+const struct fx_mr_table *fx_control_mrs(struct fx_control *ctl);
+
+/*
+ * Binds the socket `path` (of `mode`) and listens. A socket that nobody answers is replaced. Returns 0, or with
+ * `why` -EADDRINUSE: a core of that name is there; or what bind(2) says.
+ */
+int fx_control_listen(struct fx_control *ctl, const char *path, unsigned mode, char *why, size_t size);
+/* Serves until fx_control_stop() or the linger time; then says goodbye to the clients and takes everything down. */
+void fx_control_run(struct fx_control *ctl);
+/* May be called from a signal handler or another thread. */
+void fx_control_stop(struct fx_control *ctl);
+/* Ends the socket. The workers must have ended. */
+void fx_control_destroy(struct fx_control *ctl);
+
+/* For tests: what is left. */
+struct fx_control_usage {
+	uint32_t clients, contexts, pds, cqs, qps, mrs;
+};
+void fx_control_usage(const struct fx_control *ctl, struct fx_control_usage *u);
+const struct fx_control_counters *fx_control_counters(const struct fx_control *ctl);
+
+#endif

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The inside of the control room: clients, contexts and their objects, and who may call whom.
+ *
+ * Room: control, private to it.
+ *
+ *	control.c	what a core has one of: tables, core page, mailboxes
+ *	socket.c	the socket's name
+ *	server.c	listener, connections, requests in and replies out
+ *	dispatch.c	which message is which request, what it must look like
+ *	context.c	greeting, arena, and the end of a context
+ *	object.c	lists of a context's objects
+ *	pd.c mr.c cq.c qp.c path.c	the objects
+ *	show.c		the JSON document of SHOW
+ *
+ * All of it runs on the control thread. A request that needs a worker returns FX_LATER and goes on in the `done` of
+ * its command; until then nothing more is read from its client.
+ */
+#ifndef FX_CONTROL_INSIDE_H
+#define FX_CONTROL_INSIDE_H
+
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "control/control.h"
+#include "control/log.h"
+#include "control/protocol.h"
+#include "control/table.h"
+
+#ifndef FLEXINS_VERSION
+#define FLEXINS_VERSION "0.0.0"
+#endif
+
+struct fx_client;
+struct fx_ctx;
+struct fx_space;
+
+enum fx_obj_kind { FX_OBJ_PD, FX_OBJ_CQ, FX_OBJ_QP, FX_OBJ_MR, FX_OBJ_KINDS };
+
+struct fx_obj {
+	struct fx_obj *next, **prev; /* in its context's list of its kind */
+	struct fx_ctx *ctx;
+	uint32_t handle;
+	uint32_t refs; /* objects that use this one */
+	uint8_t kind;  /* enum fx_obj_kind */
+	bool going;    /* being destroyed: no request finds it */
+};
+
+struct fx_pdo {
+	struct fx_obj obj;
+};
+
+struct fx_cqo {
+	struct fx_obj obj;
+	struct fx_cq cq;
+	uint32_t worker;
+};
+
+struct fx_qpo {
+	struct fx_obj obj;
+	struct fx_qp *qp;
+	struct fx_pdo *pd;
+	struct fx_cqo *scq, *rcq;
+	struct fx_wqp wqp;
+	struct fx_cmd cmd; /* to take it down with the context */
+	uint32_t qpn;
+	uint32_t worker;
+	uint8_t type;
+};
+
+enum fx_mr_state { FX_MR_PLANNED, FX_MR_LIVE };
+
+struct fx_mro {
+	struct fx_obj obj;
+	struct fx_mr mr;
+	struct fx_pdo *pd;
+	struct fx_mr_seg *seg; /* the plan, until it is committed */
+	uint32_t nseg;
+	uint8_t state; /* enum fx_mr_state */
+	bool fresh;    /* the memory room has filled `mr` in */
+	uint64_t bytes[FX_SEG_SHARED + 1]; /* by enum fx_seg_kind */
+};
+
+/* Asks every worker for a grace period. */
+struct fx_grace {
+	struct fx_cmd cmd[FX_MAX_WORKERS];
+	uint32_t left;
+	void (*done)(struct fx_grace *g);
+	void *arg;
+};
+
+struct fx_ctx {
+	uint32_t id; /* its handle */
+	struct fx_control *ctl;
+	struct fx_client *client; /* NULL: gone */
+	pid_t pid;
+	uid_t uid;
+	gid_t gid;
+	char program[FX_VERSION_LEN + 1];
+	char version[FX_VERSION_LEN + 1];
+	struct fx_space *space;
+	int arena_fd;
+	uint8_t *arena;
+	int wake[2]; /* pipe: [0] goes to the client */
+	struct fx_wctx *wctx; /* one; the pipe of worker 0 */
+	struct fx_obj *objs[FX_OBJ_KINDS];
+	uint32_t nobjs[FX_OBJ_KINDS];
+	struct fx_cmd del;
+	uint32_t reap_left;
+	uint32_t stall, stalled_s; /* fx_space_stall() last time, and for how many seconds the same */
+	struct fx_grace grace;
+};
+
+/* Anything in the epoll set. */
+struct fx_source {
+	int fd;
+	uint32_t index; /* of a worker */
+	void (*ready)(struct fx_source *src, uint32_t events);
+	struct fx_control *ctl;
+};
+
+union fx_msg {
+	struct fx_msg_head head;
+	struct fx_msg_why why;
+	uint8_t bytes[FX_MSG_BYTES + 8]; /* one more than allowed shows that a datagram is too long */
+	struct fx_hello_req hello;
+	struct fx_hello_rep hello_rep;
+	struct fx_handle_req handle;
+	struct fx_handle_rep handle_rep;
+	struct fx_reg_mr_req reg_mr;
+	struct fx_reg_mr_rep reg_mr_rep;
+	struct fx_reg_mr_done_req reg_mr_done;
+	struct fx_reg_mr_done_rep reg_mr_done_rep;
+	struct fx_create_cq_req create_cq;
+	struct fx_create_qp_req create_qp;
+	struct fx_create_qp_rep create_qp_rep;
+	struct fx_modify_qp_req modify_qp;
+	struct fx_modify_qp_rep modify_qp_rep;
+	struct fx_qp_req qp;
+	struct fx_query_qp_rep query_qp_rep;
+	struct fx_query_port_rep query_port_rep;
+};
+
+struct fx_client {
+	struct fx_source src;
+	struct fx_control *ctl;
+	struct fx_client *next, **prev;
+	struct fx_ctx *ctx; /* FX_ROLE_HOST after its greeting */
+	struct ucred cred;
+	uint32_t role; /* 0 before the greeting */
+	bool busy;     /* a request waits for a worker */
+	bool gone;     /* the socket is closed */
+	union fx_msg req, rep;
+	int fds[FX_MSG_FDS]; /* that go with the reply */
+	uint32_t nfds;
+	bool keep_fds; /* they belong to an object and stay open here */
+	char why[FX_WHY_LEN];
+	/* of the request under way */
+	struct fx_cmd cmd;
+	struct fx_cmd_modify modify;
+	struct fx_grace grace;
+	struct fx_show *show;
+	void *target;
+};
+
+struct fx_control {
+	struct fx_control_cfg cfg;
+	char name[FX_VERSION_LEN];
+	char path[108];
+	uint64_t guid;
+	uint64_t started_ms;
+	int epoll;
+	struct fx_source listener, stop, workers[FX_MAX_WORKERS];
+	struct fx_mailbox mailbox[FX_MAX_WORKERS];
+	struct fx_client *clients;
+	struct fx_client *graveyard; /* freed after the turn, since its events may still name them */
+	uint32_t nclients;
+	bool listening_paused;
+	bool stopping;
+	uint64_t idle_since_ms, checked_ms;
+	struct fx_core_page *page;
+	int page_fd;
+	struct fx_mr_table mrs;
+	uint8_t *qp_gen; /* by QP index: the generation of its next life */
+	struct fx_table ctxs, objs[FX_OBJ_KINDS];
+	struct fx_control_counters n;
+};
+
+enum { FX_LATER = 1 };
+
+/* ---- server.c ---- */
+uint64_t fx_now_ms(void);
+int fx_server_init(struct fx_control *ctl);
+int fx_source_add(struct fx_control *ctl, struct fx_source *src, uint32_t events);
+/* Sends the reply of the request under way: err 0, or a negative errno with c->why. */
+void fx_client_reply(struct fx_client *c, int err);
+/* Ends the connection, and in time its context. */
+void fx_client_drop(struct fx_client *c);
+void fx_client_free(struct fx_client *c);
+
+/* ---- socket.c ---- */
+int fx_socket_listen(const char *path, unsigned mode, char *why, size_t size);
+
+/* ---- dispatch.c ---- */
+/* Runs the request in c->req of `len` bytes: 0, FX_LATER or a negative errno with c->why. */
+int fx_dispatch(struct fx_client *c, size_t len);
+/* Says why a request fails, and returns `err`. */
+int fx_refuse(struct fx_client *c, int err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* ---- context.c ---- */
+int fx_hello(struct fx_client *c);
+void fx_ctx_check_stalls(struct fx_control *ctl); /* once a second */
+/* A range of the client's part of the arena: whole, aligned, inside. NULL if not. */
+void *fx_arena(struct fx_ctx *ctx, uint64_t off, uint64_t len);
+/* The client has gone: nothing of its memory is waited for any more. */
+void fx_ctx_disown(struct fx_ctx *ctx);
+/* And no request of it is under way. */
+void fx_ctx_reap(struct fx_ctx *ctx);
+void fx_grace_ask(struct fx_control *ctl, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg);
+
+/* ---- object.c ---- */
+/* Enters it into the table and its context's list; -ENOSPC. */
+int fx_obj_add(struct fx_ctx *ctx, struct fx_obj *obj, enum fx_obj_kind kind);
+void fx_obj_del(struct fx_obj *obj);
+/* By a handle that the client sent: it must be its own. NULL with c->why. */
+void *fx_obj_get(struct fx_client *c, enum fx_obj_kind kind, uint32_t handle);
+extern const char *const fx_obj_names[FX_OBJ_KINDS];
+
+/* ---- requests ---- */
+int fx_alloc_pd(struct fx_client *c);
+int fx_dealloc_pd(struct fx_client *c);
+int fx_reg_mr(struct fx_client *c);
+int fx_reg_mr_done(struct fx_client *c);
+int fx_dereg_mr(struct fx_client *c);
+int fx_create_cq(struct fx_client *c);
+int fx_destroy_cq(struct fx_client *c);
+int fx_create_qp(struct fx_client *c);
+int fx_modify_qp(struct fx_client *c);
+int fx_query_qp(struct fx_client *c);
+int fx_destroy_qp(struct fx_client *c);
+int fx_query_port(struct fx_client *c);
+int fx_show(struct fx_client *c);
+
+/* ---- for the end of a context ---- */
+void fx_mr_unpublish(struct fx_mro *mr);
+void fx_mr_free(struct fx_mro *mr); /* after a grace period */
+void fx_qp_forget(struct fx_qpo *qp); /* the worker has freed its QP */
+
+/* ---- path.c ---- */
+/* Where packets of this address go: 0, or a negative errno with c->why. */
+int fx_path_build(struct fx_client *c, const struct fx_ah_attr *ah, uint32_t qpn, struct fx_path *path);
+
+#endif

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Queue pairs: checked and allocated here, run on their worker. A modify or destroy runs there after the worker has
+ * consumed the context's pipe up to the index that the request names (contract 9); a destroyed QP comes back when
+ * nothing under way points at it any more.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/inside.h"
+
+enum { ATTR_AV = 1 << 7 }; /* IBV_QP_AV */
+
+/* A receive queue that nothing can be posted to: this slot never becomes valid, since its phase would be 1. */
+static const uint8_t empty_slot[FX_SLOT_SIZE];
+
+static int check_caps(struct fx_client *c, const struct fx_create_qp_req *req)
+{
+	const struct {
+		const char *name;
+		uint32_t want, max;
+	} caps[] = {
+		{"max_send_wr", req->max_send_wr, FX_LIMIT_QP_WR},
+		{"max_recv_wr", req->max_recv_wr, FX_LIMIT_QP_WR},
+		{"max_send_sge", req->max_send_sge, FX_MAX_SGE},
+		{"max_recv_sge", req->max_recv_sge, FX_MAX_SGE},
+		{"max_inline_data", req->max_inline, FX_MAX_INLINE},
+	};
+
+	if (req->type != FX_QPT_RC)
+		return fx_refuse(c, -EOPNOTSUPP, "QPs of type %u: this core has RC (%u) only", req->type, FX_QPT_RC);
+	for (size_t i = 0; i < sizeof(caps) / sizeof(caps[0]); i++)
+		if (caps[i].want > caps[i].max)
+			return fx_refuse(c, -EINVAL, "%s %u: the device has at most %u", caps[i].name, caps[i].want,
+					 caps[i].max);
+	if (req->srq)
+		return fx_refuse(c, -EOPNOTSUPP, "shared receive queues are not in this core");
+	return 0;
+}
+
+/* The receive ring: large enough for what may be posted, and inside of the arena. */
+static int check_rq(struct fx_client *c, const struct fx_create_qp_req *req, struct fx_rq *rq)
+{
+	uint32_t stride = fx_rq_stride(req->max_recv_sge);
+	uint8_t *slots;
+
+	*rq = (struct fx_rq){.slots = (uint8_t *)(uintptr_t)empty_slot, .stride = 1};
+	if (!req->max_recv_wr)
+		return 0;
+	if (req->rq_shift > FX_LIMIT_RQ_SHIFT || 1u << req->rq_shift < req->max_recv_wr * stride)
+		return fx_refuse(c, -EINVAL, "a receive ring of 2^%u slots cannot hold %u entries of %u", req->rq_shift,
+				 req->max_recv_wr, stride);
+	slots = fx_arena(c->ctx, req->rq_off, (uint64_t)FX_SLOT_SIZE << req->rq_shift);
+	if (!slots)
+		return fx_refuse(c, -EINVAL, "a receive ring of 2^%u slots at %#llx is misaligned or outside of the arena",
+				 req->rq_shift, (unsigned long long)req->rq_off);
+	*rq = (struct fx_rq){.slots = slots, .shift = req->rq_shift, .stride = stride};
+	return 0;
+}
+
+/* Takes references; the opposite of unlink_qp(). */
+static int link_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_create_qp_req *req)
+{
+	qp->pd = fx_obj_get(c, FX_OBJ_PD, req->pd);
+	qp->scq = qp->pd ? fx_obj_get(c, FX_OBJ_CQ, req->send_cq) : NULL;
+	qp->rcq = qp->scq ? fx_obj_get(c, FX_OBJ_CQ, req->recv_cq) : NULL;
+	if (!qp->rcq)
+		return -EINVAL;
+	if (qp->scq->worker != qp->rcq->worker)
+		return fx_refuse(c, -EINVAL, "the CQs of a QP must be of one worker: these are of %u and %u",
+				 qp->scq->worker, qp->rcq->worker);
+	qp->worker = qp->scq->worker;
+	if (fx_obj_add(c->ctx, &qp->obj, FX_OBJ_QP) < 0)
+		return fx_refuse(c, -ENOSPC, "this core has no QP left (it holds %u)", FX_LIMIT_QP);
+	qp->pd->obj.refs++;
+	qp->scq->obj.refs++;
+	qp->rcq->obj.refs++;
+	return 0;
+}
+
+static void unlink_qp(struct fx_qpo *qp)
+{
+	qp->pd->obj.refs--;
+	qp->scq->obj.refs--;
+	qp->rcq->obj.refs--;
+	fx_obj_del(&qp->obj);
+}
+
+/* The number's next life starts a generation later: what is still in a pipe or ring for this one is stale. */
+void fx_qp_forget(struct fx_qpo *qp)
+{
+	qp->obj.ctx->ctl->qp_gen[fx_handle_index(qp->obj.handle)]++;
+	unlink_qp(qp);
+	free(qp);
+}
+
+static struct fx_qp *make_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_create_qp_req *req,
+			     const struct fx_rq *rq)
+{
+	uint32_t index = fx_handle_index(qp->obj.handle);
+	struct fx_qp_cfg cfg = {
+		.qpn = index << FX_WORKER_BITS | qp->worker,
+		.gen = c->ctl->qp_gen[index],
+		.ctx = c->ctx->id,
+		.pd = qp->pd->obj.handle,
+		.type = req->type,
+		.handle = qp->obj.handle,
+		.cookie = req->cookie,
+		.max_send_wr = req->max_send_wr,
+		.max_recv_wr = req->max_recv_wr,
+		.max_send_sge = req->max_send_sge,
+		.max_recv_sge = req->max_recv_sge,
+		.max_inline = req->max_inline,
+		.sq_sig_all = req->sq_sig_all != 0,
+		.scq = &qp->scq->cq,
+		.rcq = &qp->rcq->cq,
+		.rq = *rq,
+	};
+
+	qp->qpn = cfg.qpn;
+	qp->type = (uint8_t)req->type;
+	qp->wqp = (struct fx_wqp){.ctx = c->ctx->wctx, .cookie = req->cookie, .handle = qp->obj.handle};
+	return fx_qp_create(&cfg);
+}
+
+static void created(struct fx_cmd *cmd)
+{
+	struct fx_client *c = cmd->arg;
+	struct fx_qpo *qp = c->target;
+
+	if (cmd->err) { /* the worker has freed it */
+		fx_qp_forget(qp);
+		fx_client_reply(c, fx_refuse(c, cmd->err, "the worker cannot take another QP: %s", strerror(-cmd->err)));
+		return;
+	}
+	c->rep.create_qp_rep.qp = qp->obj.handle;
+	c->rep.create_qp_rep.qpn = qp->qpn;
+	c->rep.create_qp_rep.gen = c->ctl->qp_gen[fx_handle_index(qp->obj.handle)];
+	c->rep.create_qp_rep.worker = qp->worker;
+	qp->obj.going = false;
+	fx_client_reply(c, 0);
+}
+
+/* Prepares the client's one command. */
+static void ask_worker(struct fx_client *c, struct fx_qpo *qp, enum fx_cmd_op op, void (*done)(struct fx_cmd *cmd),
+		       void *data)
+{
+	c->target = qp;
+	c->cmd = (struct fx_cmd){
+		.op = (uint8_t)op, .done = done, .arg = c, .ctx = c->ctx->wctx, .qp = qp->qp, .data = data};
+}
+
+int fx_create_qp(struct fx_client *c)
+{
+	const struct fx_create_qp_req req = c->req.create_qp;
+	struct fx_qpo *qp;
+	struct fx_rq rq;
+	int err = check_caps(c, &req);
+
+	if (!err)
+		err = check_rq(c, &req, &rq);
+	if (err)
+		return err;
+	qp = calloc(1, sizeof(*qp));
+	if (!qp)
+		return fx_refuse(c, -ENOMEM, "cannot allocate a QP");
+	err = link_qp(c, qp, &req);
+	if (err) {
+		free(qp);
+		return err;
+	}
+	qp->qp = make_qp(c, qp, &req, &rq);
+	if (!qp->qp) {
+		unlink_qp(qp);
+		free(qp);
+		return fx_refuse(c, -ENOMEM, "cannot allocate a QP");
+	}
+	qp->obj.going = true; /* no other request may find it before its worker knows it */
+	ask_worker(c, qp, FX_CMD_QP_ATTACH, created, &qp->wqp);
+	fx_cmd_send(&c->ctl->mailbox[qp->worker], &c->cmd);
+	return FX_LATER;
+}
+
+static void modified(struct fx_cmd *cmd)
+{
+	struct fx_client *c = cmd->arg;
+	struct fx_qpo *qp = c->target;
+	int err = cmd->err;
+
+	if (err == -ETIMEDOUT)
+		fx_refuse(c, err, "QP %#x: the send pipe never reached index %u", qp->qpn, cmd->pipe_pi);
+	else if (err)
+		fx_refuse(c, err, "QP %#x: the transition or its attributes (mask %#x) are not allowed: %s", qp->qpn,
+			  c->modify.mask, strerror(-err));
+	c->ctl->qp_gen[fx_handle_index(qp->obj.handle)] = (uint8_t)c->modify.gen;
+	c->rep.modify_qp_rep.gen = c->modify.gen;
+	c->rep.modify_qp_rep.state = c->modify.attr.qp_state;
+	fx_client_reply(c, err);
+}
+
+int fx_modify_qp(struct fx_client *c)
+{
+	const struct fx_modify_qp_req *req = &c->req.modify_qp;
+	struct fx_qpo *qp = fx_obj_get(c, FX_OBJ_QP, req->qp);
+	int err;
+
+	if (!qp)
+		return -EINVAL;
+	memset(&c->modify, 0, sizeof(c->modify));
+	c->modify.attr = req->attr;
+	c->modify.mask = req->mask;
+	c->modify.sq_index = req->sq_index;
+	c->modify.rq_index = req->rq_index;
+	if (req->mask & ATTR_AV) {
+		err = fx_path_build(c, &req->attr.ah, qp->qpn, &c->modify.path);
+		if (err)
+			return err;
+		c->modify.have_path = true;
+	}
+	ask_worker(c, qp, FX_CMD_QP_MODIFY, modified, &c->modify);
+	c->cmd.pipe_pi = req->pipe_pi;
+	c->cmd.in_turn = true;
+	fx_cmd_send(&c->ctl->mailbox[qp->worker], &c->cmd);
+	return FX_LATER;
+}
+
+static void queried(struct fx_cmd *cmd)
+{
+	struct fx_client *c = cmd->arg;
+
+	c->rep.query_qp_rep.gen = c->modify.gen;
+	c->rep.query_qp_rep.attr = c->modify.attr;
+	fx_client_reply(c, cmd->err);
+}
+
+int fx_query_qp(struct fx_client *c)
+{
+	struct fx_qpo *qp = fx_obj_get(c, FX_OBJ_QP, c->req.qp.qp);
+
+	if (!qp)
+		return -EINVAL;
+	memset(&c->modify, 0, sizeof(c->modify));
+	ask_worker(c, qp, FX_CMD_QP_QUERY, queried, &c->modify);
+	fx_cmd_send(&c->ctl->mailbox[qp->worker], &c->cmd);
+	return FX_LATER;
+}
+
+static void destroyed(struct fx_cmd *cmd)
+{
+	struct fx_client *c = cmd->arg;
+	struct fx_qpo *qp = c->target;
+
+	c->rep.handle_rep.handle = qp->obj.handle;
+	fx_qp_forget(qp);
+	fx_client_reply(c, 0);
+}
+
+int fx_destroy_qp(struct fx_client *c)
+{
+	struct fx_qpo *qp = fx_obj_get(c, FX_OBJ_QP, c->req.qp.qp);
+
+	if (!qp)
+		return -EINVAL;
+	qp->obj.going = true;
+	ask_worker(c, qp, FX_CMD_QP_DETACH, destroyed, NULL);
+	c->cmd.pipe_pi = c->req.qp.pipe_pi;
+	c->cmd.in_turn = true;
+	fx_cmd_send(&c->ctl->mailbox[qp->worker], &c->cmd);
+	return FX_LATER;
+}

@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The control thread's loop: connections, requests in, replies out. See control.h.
+ *
+ * A client has at most one request under way, so its reply always fits an empty socket buffer; one that does not
+ * take it is dropped, and nothing here ever waits for a client.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "control/inside.h"
+
+enum {
+	EVENTS = 64,
+	TICK_MS = 100,	    /* while something is to be looked at again */
+	CHECK_MS = 1000,    /* between looks at clients that stall their memory */
+	GOODBYE_MS = 2000,  /* for taking everything down at the end */
+	FIRST_CLIENT_MS = 10000, /* the least linger time of a core that nobody has used yet */
+};
+
+uint64_t fx_now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+int fx_source_add(struct fx_control *ctl, struct fx_source *src, uint32_t events)
+{
+	struct epoll_event ev = {.events = events, .data.ptr = src};
+
+	return epoll_ctl(ctl->epoll, EPOLL_CTL_ADD, src->fd, &ev) < 0 ? -errno : 0;
+}
+
+static void source_want(struct fx_control *ctl, struct fx_source *src, uint32_t events)
+{
+	struct epoll_event ev = {.events = events, .data.ptr = src};
+
+	(void)epoll_ctl(ctl->epoll, EPOLL_CTL_MOD, src->fd, &ev);
+}
+
+static void close_fds(struct fx_client *c)
+{
+	for (uint32_t i = 0; i < c->nfds && !c->keep_fds; i++)
+		close(c->fds[i]);
+	c->nfds = 0;
+	c->keep_fds = false;
+}
+
+/* ---- replies ---- */
+
+static ssize_t send_message(struct fx_client *c)
+{
+	union {
+		struct cmsghdr align;
+		char space[CMSG_SPACE(sizeof(int) * FX_MSG_FDS)];
+	} control = {0};
+	struct iovec iov = {.iov_base = &c->rep, .iov_len = c->rep.head.size};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (c->nfds) {
+		struct cmsghdr *h = &control.align;
+
+		h->cmsg_level = SOL_SOCKET;
+		h->cmsg_type = SCM_RIGHTS;
+		h->cmsg_len = CMSG_LEN(sizeof(int) * c->nfds);
+		memcpy(CMSG_DATA(h), c->fds, sizeof(int) * c->nfds);
+		msg.msg_control = &control;
+		msg.msg_controllen = CMSG_SPACE(sizeof(int) * c->nfds);
+	}
+	return sendmsg(c->src.fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* The head of the reply is made here; a request fills in the rest and rep.head.size. */
+static void finish_head(struct fx_client *c, int err)
+{
+	if (err < 0) {
+		memset(&c->rep, 0, sizeof(c->rep.why));
+		memcpy(c->rep.why.why, c->why, FX_WHY_LEN - 1);
+		c->rep.head.size = sizeof(c->rep.why);
+		close_fds(c);
+		c->ctl->n.refused++;
+	}
+	c->rep.head.magic = FX_PROTO_MAGIC;
+	c->rep.head.op = c->req.head.op;
+	c->rep.head.seq = c->req.head.seq;
+	c->rep.head.err = -err;
+}
+
+void fx_client_reply(struct fx_client *c, int err)
+{
+	bool was_busy = c->busy;
+
+	c->busy = false;
+	if (c->gone) {
+		close_fds(c);
+		if (c->ctx)
+			fx_ctx_reap(c->ctx);
+		fx_client_free(c);
+		return;
+	}
+	finish_head(c, err);
+	if (send_message(c) < 0) {
+		if (errno == EAGAIN)
+			c->ctl->n.slow_readers++;
+		close_fds(c);
+		fx_client_drop(c);
+		return;
+	}
+	close_fds(c);
+	if (was_busy)
+		source_want(c->ctl, &c->src, EPOLLIN | EPOLLRDHUP);
+}
+
+/* ---- the life of a connection ---- */
+
+/* Unlinks it; its memory goes with the end of this turn, since events of this turn may still name it. */
+void fx_client_free(struct fx_client *c)
+{
+	struct fx_control *ctl = c->ctl;
+
+	*c->prev = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
+	c->next = ctl->graveyard;
+	ctl->graveyard = c;
+	if (--ctl->nclients == 0)
+		ctl->idle_since_ms = fx_now_ms();
+}
+
+void fx_client_drop(struct fx_client *c)
+{
+	if (c->gone)
+		return;
+	c->gone = true;
+	close(c->src.fd); /* also takes it out of the epoll set */
+	if (c->ctx)
+		fx_ctx_disown(c->ctx);
+	if (c->busy)
+		return; /* the reply will find it gone */
+	if (c->ctx)
+		fx_ctx_reap(c->ctx);
+	fx_client_free(c);
+}
+
+/* One datagram, if there is one. Returns its length, 0 when the peer has gone, -EAGAIN. */
+static ssize_t receive(struct fx_client *c)
+{
+	struct iovec iov = {.iov_base = &c->req, .iov_len = sizeof(c->req.bytes)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1}; /* no room for descriptors: the kernel drops them */
+	ssize_t n = recvmsg(c->src.fd, &msg, MSG_DONTWAIT);
+
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? -EAGAIN : 0;
+	return n;
+}
+
+static void client_ready(struct fx_source *src, uint32_t events)
+{
+	struct fx_client *c = (struct fx_client *)src;
+	ssize_t len;
+	int err;
+
+	if (c->gone)
+		return;
+	if (c->busy) {
+		/* only a hang-up is waited for now */
+		if (events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP))
+			fx_client_drop(c);
+		return;
+	}
+	len = receive(c);
+	if (len == -EAGAIN)
+		return;
+	if (len == 0) {
+		fx_client_drop(c);
+		return;
+	}
+	memset(&c->rep, 0, sizeof(c->rep));
+	c->why[0] = '\0';
+	c->ctl->n.requests++;
+	err = fx_dispatch(c, (size_t)len);
+	if (err == FX_LATER) {
+		c->busy = true;
+		if (!c->gone)
+			source_want(c->ctl, &c->src, EPOLLRDHUP);
+		return;
+	}
+	fx_client_reply(c, err);
+	/* what is no message of any version comes from no client of ours */
+	if (!c->gone && err < 0 && (err == -EBADMSG || c->role == 0)) {
+		c->ctl->n.dropped++;
+		fx_client_drop(c);
+	}
+}
+
+/* The core's own user and root may use it; anyone may if it is root's. */
+static bool may_connect(const struct ucred *cred)
+{
+	return geteuid() == 0 || cred->uid == 0 || cred->uid == geteuid();
+}
+
+static void admit(struct fx_control *ctl, int fd)
+{
+	struct fx_client *c;
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || !may_connect(&cred)) {
+		ctl->n.refused_user++;
+		close(fd);
+		return;
+	}
+	c = ctl->nclients < FX_LIMIT_CLIENTS && !ctl->stopping ? calloc(1, sizeof(*c)) : NULL;
+	if (!c) {
+		ctl->n.refused_full++;
+		close(fd);
+		return;
+	}
+	c->ctl = ctl;
+	c->cred = cred;
+	c->src = (struct fx_source){.fd = fd, .ready = client_ready, .ctl = ctl};
+	if (fx_source_add(ctl, &c->src, EPOLLIN | EPOLLRDHUP) < 0) {
+		ctl->n.refused_full++;
+		close(fd);
+		free(c);
+		return;
+	}
+	c->next = ctl->clients;
+	c->prev = &ctl->clients;
+	if (c->next)
+		c->next->prev = &c->next;
+	ctl->clients = c;
+	ctl->nclients++;
+	ctl->n.connections++;
+}
+
+static void listener_ready(struct fx_source *src, uint32_t events)
+{
+	struct fx_control *ctl = src->ctl;
+
+	(void)events;
+	for (;;) {
+		int fd = accept4(src->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd >= 0) {
+			admit(ctl, fd);
+			continue;
+		}
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+			/* no descriptor to accept with: leave the queue alone for a tick instead of spinning on it */
+			ctl->n.refused_full++;
+			ctl->listening_paused = true;
+			source_want(ctl, src, 0);
+		}
+		if (errno != ECONNABORTED && errno != EINTR)
+			return;
+	}
+}
+
+/* A worker has answered commands. */
+static void worker_ready(struct fx_source *src, uint32_t events)
+{
+	struct fx_mailbox *m = &src->ctl->mailbox[src->index];
+	struct fx_cmd *cmd, *next;
+	uint64_t count;
+
+	(void)events;
+	if (read(src->fd, &count, sizeof(count)) < 0)
+		return;
+	for (cmd = fx_cmd_take(&m->done); cmd; cmd = next) {
+		next = cmd->next; /* `done` may free the command */
+		cmd->done(cmd);
+	}
+}
+
+static void stop_ready(struct fx_source *src, uint32_t events)
+{
+	uint64_t count;
+
+	(void)events;
+	if (read(src->fd, &count, sizeof(count)) > 0)
+		src->ctl->stopping = true;
+}
+
+/* ---- the loop ---- */
+
+static void bury(struct fx_control *ctl)
+{
+	while (ctl->graveyard) {
+		struct fx_client *c = ctl->graveyard;
+
+		ctl->graveyard = c->next;
+		free(c);
+	}
+}
+
+static void turn(struct fx_control *ctl, int timeout_ms)
+{
+	struct epoll_event ev[EVENTS];
+	int n = epoll_wait(ctl->epoll, ev, EVENTS, timeout_ms);
+
+	for (int i = 0; i < n; i++) {
+		struct fx_source *src = ev[i].data.ptr;
+
+		src->ready(src, ev[i].events);
+	}
+	bury(ctl);
+}
+
+/* How long until the linger time is over: -1 never, 0 it is. */
+static int linger_left(const struct fx_control *ctl)
+{
+	uint64_t wait = ctl->cfg.linger_ms, now = fx_now_ms();
+
+	if (!wait || ctl->nclients)
+		return -1;
+	if (!ctl->n.connections && wait < FIRST_CLIENT_MS)
+		wait = FIRST_CLIENT_MS;
+	return now - ctl->idle_since_ms >= wait ? 0 : (int)(wait - (now - ctl->idle_since_ms));
+}
+
+/* The clients learn it from their sockets and the core page; workers take down what they had. */
+static void say_goodbye(struct fx_control *ctl)
+{
+	uint64_t until = fx_now_ms() + GOODBYE_MS;
+
+	/* release: whoever sees it sees every completion stored before */
+	__atomic_store_n(&ctl->page->alive, 0, __ATOMIC_RELEASE);
+	if (ctl->path[0])
+		unlink(ctl->path);
+	ctl->path[0] = '\0';
+	close(ctl->listener.fd);
+	ctl->listener.fd = -1;
+	for (struct fx_client *c = ctl->clients, *next; c; c = next) {
+		next = c->next;
+		fx_client_drop(c);
+	}
+	while ((ctl->nclients || ctl->ctxs.used) && fx_now_ms() < until)
+		turn(ctl, TICK_MS);
+	if (ctl->nclients || ctl->ctxs.used)
+		fx_log(FX_LOG_WARN, "%u contexts could not be taken down within %d ms", ctl->ctxs.used, GOODBYE_MS);
+}
+
+void fx_control_run(struct fx_control *ctl)
+{
+	ctl->idle_since_ms = fx_now_ms();
+	while (!ctl->stopping) {
+		int wait = linger_left(ctl);
+
+		if (wait == 0)
+			break;
+		if (ctl->nclients && (wait < 0 || wait > CHECK_MS))
+			wait = CHECK_MS;
+		if (ctl->listening_paused && (wait < 0 || wait > TICK_MS))
+			wait = TICK_MS;
+		turn(ctl, wait);
+		if (fx_now_ms() - ctl->checked_ms >= CHECK_MS) {
+			ctl->checked_ms = fx_now_ms();
+			fx_ctx_check_stalls(ctl);
+		}
+		if (ctl->listening_paused) {
+			ctl->listening_paused = false;
+			source_want(ctl, &ctl->listener, EPOLLIN);
+		}
+	}
+	ctl->stopping = true;
+	say_goodbye(ctl);
+}
+
+void fx_control_stop(struct fx_control *ctl)
+{
+	fx_rouse(ctl->stop.fd);
+}
+
+int fx_control_listen(struct fx_control *ctl, const char *path, unsigned mode, char *why, size_t size)
+{
+	int fd = fx_socket_listen(path, mode, why, size);
+
+	if (fd < 0)
+		return fd;
+	snprintf(ctl->path, sizeof(ctl->path), "%s", path);
+	ctl->listener = (struct fx_source){.fd = fd, .ready = listener_ready, .ctl = ctl};
+	return fx_source_add(ctl, &ctl->listener, EPOLLIN);
+}
+
+int fx_server_init(struct fx_control *ctl)
+{
+	ctl->stop = (struct fx_source){.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .ready = stop_ready, .ctl = ctl};
+	if (ctl->stop.fd < 0 || fx_source_add(ctl, &ctl->stop, EPOLLIN) < 0)
+		return -errno;
+	for (uint32_t w = 0; w < ctl->cfg.workers; w++) {
+		struct fx_mailbox *m = &ctl->mailbox[w];
+
+		m->worker_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		m->control_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		ctl->workers[w] =
+			(struct fx_source){.fd = m->control_fd, .index = w, .ready = worker_ready, .ctl = ctl};
+		if (m->worker_fd < 0 || m->control_fd < 0 || fx_source_add(ctl, &ctl->workers[w], EPOLLIN) < 0)
+			return -errno;
+	}
+	return 0;
+}
