@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the control thread asks of a worker, and the grace periods behind deregistration.
+ *
+ * A grace period: regions are unpublished before it is asked for, so whatever is looked up from then on does not
+ * find them. What was looked up before is counted under the old parity: segments on their way through the port, buffers
+ * being gathered, and the transport's copies. When the old parity has counted down to nothing, nothing under way knows
+ * the regions. Requests that arrive meanwhile share the next period.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "core/inside.h"
+
+enum { LATER = 1 };
+#define PATIENCE_NS UINT64_C(1000000000) /* with a pipe index that was announced but never comes */
+
+static void done(struct fx_worker *w, struct fx_cmd *cmd, int err)
+{
+	cmd->err = err;
+	fx_cmd_done(w->cfg.mailbox, cmd);
+}
+
+static void defer(struct fx_cmd **list, struct fx_cmd *cmd)
+{
+	cmd->next = *list;
+	*list = cmd;
+}
+
+/* ---- contexts ---- */
+
+static int ctx_add(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_wctx *ctx = cmd->ctx;
+	int err;
+
+	if (w->nctx == FX_CTXS)
+		return -ENOSPC;
+	err = fx_wait_add(w, ctx->kick);
+	if (err)
+		return err;
+	ctx->slot = w->nctx;
+	ctx->dead = false;
+	w->ctx[w->nctx++] = ctx;
+	return 0;
+}
+
+static int ctx_del(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_wctx *ctx = cmd->ctx;
+
+	fx_wait_del(w, ctx->kick);
+	ctx->dead = true;
+	w->ctx[ctx->slot] = w->ctx[--w->nctx];
+	w->ctx[ctx->slot]->slot = ctx->slot;
+	return 0;
+}
+
+/* Its pipe is not looked at any more; the control thread does the rest. */
+void fx_ctx_dead(struct fx_worker *w, struct fx_wctx *ctx)
+{
+	ctx->dead = true;
+	w->n.pipe_broken++;
+	done(w, &ctx->broken, 0);
+}
+
+/* ---- QPs ---- */
+
+static int qp_attach(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	int err = fx_qp_attach(w->tp, cmd->qp);
+
+	if (err)
+		fx_qp_free(w->tp, cmd->qp);
+	else
+		w->wqp[fx_qp_number(cmd->qp) >> FX_WORKER_BITS] = cmd->data;
+	return err;
+}
+
+static int qp_modify(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_cmd_modify *m = cmd->data;
+	struct fx_qp_attr now;
+	int err = fx_qp_modify(w->tp, cmd->qp, &m->attr, m->mask, m->have_path ? &m->path : NULL, m->sq_index,
+			       m->rq_index);
+
+	fx_qp_query(cmd->qp, &now);
+	m->attr.qp_state = now.qp_state;
+	m->gen = fx_qp_gen(cmd->qp);
+	return err > 0 ? -err : err;
+}
+
+static int qp_query(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_cmd_modify *m = cmd->data;
+
+	(void)w;
+	fx_qp_query(cmd->qp, &m->attr);
+	m->gen = fx_qp_gen(cmd->qp);
+	return 0;
+}
+
+static int qp_detach(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	w->wqp[fx_qp_number(cmd->qp) >> FX_WORKER_BITS] = NULL;
+	fx_qp_detach(w->tp, cmd->qp);
+	defer(&w->dying, cmd);
+	return LATER;
+}
+
+/* ---- the rest ---- */
+
+static int grace(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	defer(&w->grace_next, cmd);
+	return LATER;
+}
+
+static int snapshot(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_cmd_snapshot *s = cmd->data;
+	struct rte_eth_stats st;
+
+	for (uint32_t i = 0; i < s->nqp; i++)
+		fx_qp_snapshot(s->qp[i], &s->info[i]);
+	if (!s->want_counters)
+		return 0;
+	s->transport = *fx_tp_counters(w->tp);
+	s->worker = w->n;
+	s->memory = fx_tp_memory(w->tp);
+	s->port = (struct fx_port_stats){.up = w->port->info.up};
+	if (rte_eth_stats_get(w->port->id, &st) == 0) {
+		s->port.tx_packets = st.opackets;
+		s->port.tx_bytes = st.obytes;
+		s->port.tx_errors = st.oerrors;
+		s->port.rx_packets = st.ipackets;
+		s->port.rx_bytes = st.ibytes;
+		s->port.rx_missed = st.imissed;
+		s->port.rx_errors = st.ierrors;
+		s->port.rx_nombuf = st.rx_nombuf;
+	}
+	return 0;
+}
+
+static int (*const run[FX_CMD_OPS])(struct fx_worker *w, struct fx_cmd *cmd) = {
+	[FX_CMD_CTX_ADD] = ctx_add,	  [FX_CMD_CTX_DEL] = ctx_del,	    [FX_CMD_QP_ATTACH] = qp_attach,
+	[FX_CMD_QP_MODIFY] = qp_modify,	  [FX_CMD_QP_QUERY] = qp_query,	    [FX_CMD_QP_DETACH] = qp_detach,
+	[FX_CMD_GRACE] = grace,		  [FX_CMD_SNAPSHOT] = snapshot,
+};
+
+/* Entries of the pipe that the command has to wait for; more than the pipe holds is a lie. */
+static uint32_t behind(const struct fx_cmd *cmd)
+{
+	uint32_t n;
+
+	if (!cmd->in_turn || cmd->ctx->dead)
+		return 0;
+	n = cmd->pipe_pi - cmd->ctx->pipe.ci;
+	return (int32_t)n < 0 ? 0 : n;
+}
+
+static void run_now(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	int err = run[cmd->op] ? run[cmd->op](w, cmd) : -EOPNOTSUPP;
+
+	if (err != LATER)
+		done(w, cmd, err);
+}
+
+/* A destroy happens all the same: the index was only there for the entries before it. */
+static void give_up(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_cmd_modify *m = cmd->data;
+
+	w->n.late_commands++;
+	if (cmd->op != FX_CMD_QP_MODIFY) {
+		run_now(w, cmd);
+		return;
+	}
+	m->gen = fx_qp_gen(cmd->qp);
+	done(w, cmd, -ETIMEDOUT);
+}
+
+unsigned fx_commands(struct fx_worker *w)
+{
+	struct fx_cmd *cmd = fx_cmd_take(&w->cfg.mailbox->todo), *next;
+	unsigned n = 0;
+
+	for (; cmd; cmd = next, n++) {
+		uint32_t left = behind(cmd);
+
+		next = cmd->next;
+		w->n.commands++;
+		if (!left) {
+			run_now(w, cmd);
+		} else if (left > 1u << cmd->ctx->pipe.shift) {
+			give_up(w, cmd);
+		} else {
+			cmd->deadline = w->now + PATIENCE_NS;
+			defer(&w->waiting, cmd);
+		}
+	}
+	return n;
+}
+
+/* ---- things that pass ---- */
+
+/* Moves those that are ready from the list to the caller, one a call. */
+static struct fx_cmd *pick(struct fx_worker *w, struct fx_cmd **list, bool (*ready)(struct fx_worker *, struct fx_cmd *))
+{
+	for (struct fx_cmd **p = list; *p; p = &(*p)->next) {
+		struct fx_cmd *cmd = *p;
+
+		if (ready(w, cmd)) {
+			*p = cmd->next;
+			return cmd;
+		}
+	}
+	return NULL;
+}
+
+static bool turn_has_come(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	return !behind(cmd) || w->now >= cmd->deadline;
+}
+
+static bool has_died(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	(void)w;
+	return fx_qp_idle(cmd->qp);
+}
+
+static void settle_grace(struct fx_worker *w)
+{
+	if (w->grace) {
+		if (w->inflight[w->parity ^ 1] || !fx_tp_grace_over(w->tp))
+			return;
+		while (w->grace) {
+			struct fx_cmd *cmd = w->grace;
+
+			w->grace = cmd->next;
+			done(w, cmd, 0);
+		}
+	}
+	if (!w->grace_next)
+		return;
+	w->n.graces++;
+	w->grace = w->grace_next;
+	w->grace_next = NULL;
+	w->parity ^= 1;
+	fx_tp_grace_begin(w->tp);
+}
+
+void fx_commands_settle(struct fx_worker *w)
+{
+	struct fx_cmd *cmd;
+
+	while ((cmd = pick(w, &w->waiting, turn_has_come))) {
+		if (behind(cmd))
+			give_up(w, cmd);
+		else
+			run_now(w, cmd);
+	}
+	while ((cmd = pick(w, &w->dying, has_died))) {
+		fx_qp_free(w->tp, cmd->qp);
+		done(w, cmd, 0);
+	}
+	settle_grace(w);
+	if (w->grace)
+		settle_grace(w); /* nothing was under way: over as it began */
+}

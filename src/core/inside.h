@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The inside of the worker, and who may call whom.
+ *
+ * Room: core, private to it.
+ *
+ *	worker.c	life of a worker, its loop, pipes and frames in
+ *	txbuf.c		buffers: frames out as chains, used ones home
+ *	stage.c		packets gathered into one buffer first
+ *	command.c	what the control thread asks, grace periods
+ *	event.c		records into the applications' event rings
+ *	wait.c		spinning, sleeping, being kicked
+ */
+#ifndef FX_CORE_INSIDE_H
+#define FX_CORE_INSIDE_H
+
+#include <rte_cycles.h>
+#include <rte_mbuf.h>
+#include <rte_mempool.h>
+
+#include "control/control.h"
+#include "control/log.h"
+#include "core/worker.h"
+#include "memory/engine.h"
+#include "transport/transport.h"
+
+enum {
+	FX_TX_BURST = 32,
+	FX_TXQ = 256,	     /* frames that wait for the port: a burst, and staged ones as they get ready */
+	FX_TX_ROUND = 64,    /* packets cut before frames are received again: they stay in the cache */
+	FX_ROUNDS = 8,	     /* of receive and send a turn, before pipes are looked at again */
+	FX_PIPE_BUDGET = 64, /* entries a pipe and turn: no context keeps the others waiting */
+	FX_CTXS = FX_LIMIT_CLIENTS,
+	/* pools: they are last in, first out, so what is touched is what is in flight; these only bound it */
+	FX_POOL_HDR = 4095,
+	FX_POOL_PAY = 8191,
+	FX_POOL_STAGE = 511,
+	FX_POOL_CACHE = 256,
+};
+
+/* A stack of buffers taken from a pool in bulk, so that a cut packet never lacks one. */
+struct fx_stash {
+	struct rte_mempool *pool;
+	uint32_t n;
+	struct rte_mbuf *m[FX_TX_BURST * FX_PKT_SEGS + FX_TX_BURST];
+};
+
+/* Buffers on their way home to one pool. */
+struct fx_bin {
+	struct rte_mempool *pool;
+	uint32_t n;
+	struct rte_mbuf *m[64];
+};
+enum { FX_BIN_HDR, FX_BIN_PAY, FX_BIN_STAGE, FX_BINS };
+
+struct fx_worker;
+
+/* Beside a payload buffer: whose segment it carries. */
+struct fx_pay_priv {
+	struct rte_mbuf_ext_shared_info shinfo;
+	struct fx_worker *worker;
+	struct fx_wqe *wqe;
+	uint8_t parity;
+};
+
+/* Beside a staging buffer, after its fx_pkt: what is to be gathered into it. */
+struct fx_stage {
+	struct fx_stage *next;
+	struct rte_mbuf *m;
+	struct fx_qp *qp;
+	struct fx_wqe *wqe;
+	uint8_t *at; /* where the next segment goes */
+	uint16_t nseg, seg_i;
+	uint32_t flying;
+	int err;
+	bool staged; /* the transport waits for it; else the port cannot take a chain */
+	uint8_t parity;
+	struct {
+		uint8_t *base;
+		uint32_t len;
+		const struct fx_mr *mr;
+		uint64_t va;
+	} seg[FX_TX_SEGS];
+};
+
+struct fx_clock {
+	uint64_t tsc0;
+	uint64_t mult; /* ns a tick, 32.32 */
+};
+
+static inline uint64_t fx_clock_ns(const struct fx_clock *c)
+{
+	return (uint64_t)((unsigned __int128)(rte_rdtsc() - c->tsc0) * c->mult >> 32) + 1;
+}
+
+struct fx_worker {
+	struct fx_worker_cfg cfg;
+	struct fx_tp *tp;
+	const struct fx_port *port;
+	uint16_t queue;
+	struct fx_clock clock;
+	uint64_t now;
+	_Atomic bool stop;
+
+	/* contexts */
+	struct fx_wctx *ctx[FX_CTXS];
+	uint32_t nctx, first; /* whose turn is first */
+	struct fx_wqp **wqp;  /* by QP index */
+
+	/* commands */
+	struct fx_cmd *waiting; /* for a pipe index */
+	struct fx_cmd *dying;	/* QPs that something under way still points at */
+	struct fx_cmd *grace, *grace_next; /* asked for: this period's, the next one's */
+	uint32_t inflight[2];	/* segments handed to the port or being gathered, by parity of the grace period */
+	uint8_t parity;
+
+	/* buffers */
+	struct fx_stash hdr, pay, spare; /* spare: staging buffers */
+	struct fx_bin bin[FX_BINS];
+	struct rte_mbuf *txq[FX_TXQ];
+	uint32_t ntx;
+	struct fx_txpkt pkt[FX_TX_BURST];
+
+	/* staging */
+	struct fx_stage *stages;
+	struct fx_dma_engine *stage_cpu, *stage_slow;
+	struct fx_dma_engine *dma, *slow; /* the transport's */
+
+	/* waiting */
+	int epoll;
+	uint64_t idle_since; /* 0: the last turn did something */
+	uint64_t spin_ns;
+
+	struct fx_worker_counters n;
+};
+
+/* ---- worker.c ---- */
+bool fx_pipes_ready(const struct fx_worker *w);
+
+/* ---- txbuf.c ---- */
+int fx_txbuf_init(struct fx_worker *w, char *why, size_t size);
+void fx_txbuf_fini(struct fx_worker *w);
+/* How many packets may be cut now, up to FX_TX_BURST; sets the hdr of that many w->pkt. */
+unsigned fx_txbuf_prepare(struct fx_worker *w);
+/* The n packets that were cut, into w->txq or onto the staging list. */
+void fx_txbuf_take(struct fx_worker *w, unsigned n);
+/* Hands w->txq to the port. What it does not take stays. Returns how many it took. */
+unsigned fx_txbuf_flush(struct fx_worker *w);
+/* A frame's buffers go home, with everything attached to them. */
+void fx_txbuf_free(struct fx_worker *w, struct rte_mbuf *m);
+void fx_txbuf_empty_bins(struct fx_worker *w);
+/* The received frame as the transport wants it, or NULL: too many pieces. */
+struct fx_pkt *fx_txbuf_pkt(struct rte_mbuf *m);
+static inline struct rte_mbuf *fx_pkt_mbuf(struct fx_pkt *p)
+{
+	return (struct rte_mbuf *)p - 1; /* the private area follows the mbuf */
+}
+
+/* ---- stage.c ---- */
+enum { FX_STAGE_ROOM = 4096 + 4 };
+static inline struct fx_stage *fx_stage_of(struct rte_mbuf *m)
+{
+	return (struct fx_stage *)((struct fx_pkt *)rte_mbuf_to_priv(m) + 1);
+}
+int fx_stage_init(struct fx_worker *w);
+void fx_stage_fini(struct fx_worker *w);
+/* Starts gathering `pkt` into staging buffer m. */
+void fx_stage_start(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt *pkt);
+unsigned fx_stage_poll(struct fx_worker *w);
+
+/* ---- command.c ---- */
+unsigned fx_commands(struct fx_worker *w);
+/* Whatever waits for something to pass: QPs, grace periods, pipe indexes. */
+void fx_commands_settle(struct fx_worker *w);
+static inline bool fx_commands_waiting(const struct fx_worker *w)
+{
+	return w->waiting || w->dying || w->grace;
+}
+void fx_ctx_dead(struct fx_worker *w, struct fx_wctx *ctx);
+
+/* ---- event.c ---- */
+void fx_event_async(void *worker, struct fx_qp *qp, uint8_t type);
+void fx_event_trouble(void *worker, struct fx_qp *qp, const char *why);
+
+/* ---- wait.c ---- */
+int fx_wait_init(struct fx_worker *w);
+void fx_wait_be_urgent(struct fx_worker *w); /* on its own thread */
+void fx_wait_fini(struct fx_worker *w);
+int fx_wait_add(struct fx_worker *w, int eventfd_fd);
+void fx_wait_del(struct fx_worker *w, int eventfd_fd);
+/* After a turn that did nothing. */
+void fx_wait_idle(struct fx_worker *w);
+/* Rouses the worker from any thread; `arg` is the worker. */
+void fx_wait_rouse(void *arg);
+
+#endif

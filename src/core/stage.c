@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Packets that cannot go out as a chain: some of their memory is only reached by the helper thread, they have more
+ * pieces than a receiver takes, or the port cannot take a chain at all. Their pieces are gathered into one buffer by
+ * the DMA engines; these are engines of the worker's own, so that completions never mix with the transport's.
+ *
+ * The transport lets nothing of a QP overtake its staged packet. One that is only linearised is gathered on the spot,
+ * since all its memory is mapped.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "core/inside.h"
+
+enum { DEPTH = 256, BATCH = 32 };
+
+int fx_stage_init(struct fx_worker *w)
+{
+	w->stage_cpu = fx_dma_cpu_create(DEPTH);
+	w->stage_slow = fx_dma_slow_create(DEPTH, fx_wait_rouse, w);
+	return w->stage_cpu && w->stage_slow ? 0 : -ENOMEM;
+}
+
+void fx_stage_fini(struct fx_worker *w)
+{
+	if (w->stage_cpu)
+		w->stage_cpu->ops->destroy(w->stage_cpu);
+	if (w->stage_slow)
+		w->stage_slow->ops->destroy(w->stage_slow);
+	w->stage_cpu = w->stage_slow = NULL;
+}
+
+/* Hands pieces to the engines as far as they take them. */
+static unsigned submit(struct fx_worker *w, struct fx_stage *s)
+{
+	unsigned n = 0;
+
+	for (; s->seg_i < s->nseg && !s->err; n++) {
+		bool slow = !s->seg[s->seg_i].base;
+		struct fx_dma_engine *e = slow ? w->stage_slow : w->stage_cpu;
+		struct fx_dma d = {
+			.win = s->seg[s->seg_i].base,
+			.local = s->at,
+			.len = s->seg[s->seg_i].len,
+			.to_window = false,
+			.mr = s->seg[s->seg_i].mr,
+			.va = s->seg[s->seg_i].va,
+			.cookie = s,
+		};
+
+		if (!e->ops->submit(e, &d, 1))
+			break;
+		s->at += d.len;
+		s->seg_i++;
+		s->flying++;
+	}
+	return n;
+}
+
+static unsigned collect(struct fx_dma_engine *e)
+{
+	struct fx_dma_done done[BATCH];
+	unsigned n = e->ops->poll(e, done, BATCH);
+
+	for (unsigned i = 0; i < n; i++) {
+		struct fx_stage *s = done[i].cookie;
+
+		s->flying--;
+		if (done[i].err)
+			s->err = done[i].err;
+	}
+	return n;
+}
+
+/* All its pieces are there, or it failed: off it goes. */
+static void finish(struct fx_worker *w, struct fx_stage *s)
+{
+	struct rte_mbuf *m = s->m;
+
+	w->inflight[s->parity]--;
+	w->n.staged += s->staged;
+	if (s->err) {
+		w->n.stage_errors++;
+		fx_txbuf_free(w, m);
+	} else {
+		w->txq[w->ntx++] = m;
+	}
+	if (s->staged) {
+		fx_tp_staged(w->tp, s->qp, s->wqe, s->err);
+		return;
+	}
+	for (unsigned i = 0; i < s->nseg && s->wqe; i++)
+		fx_tp_seg_done(w->tp, s->wqe);
+}
+
+static bool finished(const struct fx_stage *s)
+{
+	return s->flying == 0 && (s->seg_i == s->nseg || s->err);
+}
+
+void fx_stage_start(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt *pkt)
+{
+	struct fx_stage *s = fx_stage_of(m);
+	uint8_t *p = rte_pktmbuf_mtod(m, uint8_t *);
+
+	s->m = m;
+	s->qp = pkt->qp;
+	s->wqe = pkt->wqe;
+	s->nseg = pkt->nseg;
+	s->seg_i = 0;
+	s->flying = 0;
+	s->err = 0;
+	s->staged = pkt->stage;
+	s->parity = w->parity;
+	s->at = p + pkt->hdr_len;
+	static_assert(sizeof(s->seg[0]) == sizeof(pkt->seg[0]), "the same fields");
+	memcpy(s->seg, pkt->seg, pkt->nseg * sizeof(s->seg[0]));
+	memcpy(p, pkt->hdr, pkt->hdr_len);
+	memset(s->at + pkt->payload, 0, pkt->pad);
+	m->data_len = (uint16_t)(pkt->hdr_len + pkt->payload + pkt->pad);
+	m->pkt_len = m->data_len;
+	m->nb_segs = 1;
+	w->inflight[w->parity]++;
+	submit(w, s);
+	/* poll for what completes at once; whatever else comes along belongs to others, and they notice themselves */
+	while (collect(w->stage_cpu))
+		submit(w, s);
+	if (finished(s)) {
+		finish(w, s);
+		return;
+	}
+	s->next = w->stages;
+	w->stages = s;
+}
+
+unsigned fx_stage_poll(struct fx_worker *w)
+{
+	struct fx_stage **at = &w->stages;
+	unsigned n;
+
+	if (likely(!w->stages))
+		return 0;
+	n = collect(w->stage_cpu) + collect(w->stage_slow);
+	while (*at && w->ntx < FX_TXQ - FX_TX_BURST) {
+		struct fx_stage *s = *at;
+
+		n += submit(w, s);
+		if (!finished(s)) {
+			at = &s->next;
+			continue;
+		}
+		*at = s->next;
+		finish(w, s);
+	}
+	return n;
+}

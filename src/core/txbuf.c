@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Buffers. A frame goes out as a header buffer followed by the application's own memory, attached as external buffers
+ * (contract 19); it comes home in pieces, each to its pool.
+ *
+ * What measured best (and is therefore done here): buffers are taken from their pools raw and in bulk, external
+ * buffers have their reference count in the buffer's private area, and frames are taken apart by hand and put back in
+ * bulk. A packet that was cut never lacks a buffer: there is one of each kind for it before it is cut.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include <rte_errno.h>
+
+#include "core/inside.h"
+
+enum {
+	PRIV_PKT = (sizeof(struct fx_pkt) + 7) & ~7,
+	PRIV_PAY = (sizeof(struct fx_pay_priv) + 7) & ~7,
+	PRIV_STAGE = (sizeof(struct fx_pkt) + sizeof(struct fx_stage) + 7) & ~7,
+};
+static_assert(sizeof(struct fx_pkt) % _Alignof(struct fx_stage) == 0, "fx_stage follows fx_pkt");
+
+/* ---- pools ---- */
+
+/* One piece of an application's memory has left the transmit queue (contract 15). */
+static void segment_gone(void *addr, void *opaque)
+{
+	struct fx_pay_priv *priv = opaque;
+	struct fx_worker *w = priv->worker;
+
+	(void)addr;
+	w->inflight[priv->parity]--;
+	if (priv->wqe)
+		fx_tp_seg_done(w->tp, priv->wqe);
+}
+
+static void payload_init(struct rte_mempool *pool, void *worker, void *obj, unsigned i)
+{
+	struct fx_pay_priv *priv = rte_mbuf_to_priv(obj);
+
+	(void)pool;
+	(void)i;
+	*priv = (struct fx_pay_priv){.worker = worker};
+	priv->shinfo.free_cb = segment_gone;
+	priv->shinfo.fcb_opaque = priv;
+}
+
+static struct rte_mempool *make_pool(struct fx_worker *w, const char *what, unsigned n, uint16_t priv, uint16_t room)
+{
+	char name[RTE_MEMPOOL_NAMESIZE];
+
+	snprintf(name, sizeof(name), "%s%u", what, w->cfg.index);
+	return rte_pktmbuf_pool_create(name, n, FX_POOL_CACHE, priv, room, SOCKET_ID_ANY);
+}
+
+int fx_txbuf_init(struct fx_worker *w, char *why, size_t size)
+{
+	w->hdr.pool = make_pool(w, "fx_hdr", FX_POOL_HDR, PRIV_PKT, RTE_PKTMBUF_HEADROOM + FX_TX_ROOM);
+	w->pay.pool = make_pool(w, "fx_pay", FX_POOL_PAY, PRIV_PAY, 0);
+	w->spare.pool = make_pool(w, "fx_stage", FX_POOL_STAGE, PRIV_STAGE,
+				  RTE_PKTMBUF_HEADROOM + FX_TX_ROOM + FX_STAGE_ROOM);
+	if (!w->hdr.pool || !w->pay.pool || !w->spare.pool) {
+		snprintf(why, size, "worker %u has no memory for packet buffers: %s", w->cfg.index,
+			 rte_strerror(rte_errno));
+		return -ENOMEM;
+	}
+	rte_mempool_obj_iter(w->pay.pool, payload_init, w);
+	w->bin[FX_BIN_HDR].pool = w->hdr.pool;
+	w->bin[FX_BIN_PAY].pool = w->pay.pool;
+	w->bin[FX_BIN_STAGE].pool = w->spare.pool;
+	return 0;
+}
+
+static void stash_fini(struct fx_stash *s)
+{
+	if (!s->pool)
+		return;
+	if (s->n)
+		rte_mempool_put_bulk(s->pool, (void **)s->m, s->n);
+	rte_mempool_free(s->pool);
+	s->pool = NULL;
+	s->n = 0;
+}
+
+void fx_txbuf_fini(struct fx_worker *w)
+{
+	while (w->ntx)
+		fx_txbuf_free(w, w->txq[--w->ntx]);
+	fx_txbuf_empty_bins(w);
+	stash_fini(&w->hdr);
+	stash_fini(&w->pay);
+	stash_fini(&w->spare);
+}
+
+/* At least `want` buffers at hand; false: the pool is empty, and some have to come home first. */
+static bool stash_fill(struct fx_stash *s, uint32_t want)
+{
+	uint32_t room = (uint32_t)RTE_DIM(s->m) - s->n, n = want;
+
+	if (s->n >= want)
+		return true;
+	if (n > room)
+		n = room;
+	if (rte_mempool_get_bulk(s->pool, (void **)&s->m[s->n], n) < 0)
+		return false;
+	s->n += n;
+	return true;
+}
+
+/* Raw buffers keep what their last user wrote; these are the fields that a new user relies on. */
+static struct rte_mbuf *stash_get(struct fx_stash *s)
+{
+	struct rte_mbuf *m = s->m[--s->n];
+
+	m->data_off = RTE_PKTMBUF_HEADROOM;
+	m->ol_flags = 0;
+	m->tx_offload = 0;
+	m->port = 0;
+	return m;
+}
+
+/* ---- out ---- */
+
+unsigned fx_txbuf_prepare(struct fx_worker *w)
+{
+	unsigned n = FX_TX_BURST;
+
+	if (w->ntx + n > FX_TXQ)
+		return 0;
+	if (!stash_fill(&w->hdr, n) || !stash_fill(&w->pay, n * FX_PKT_SEGS) || !stash_fill(&w->spare, n)) {
+		w->n.tx_no_buffer++;
+		return 0;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		struct rte_mbuf *m = w->hdr.m[w->hdr.n - 1 - i];
+
+		w->pkt[i].hdr = (uint8_t *)m->buf_addr + RTE_PKTMBUF_HEADROOM;
+	}
+	return n;
+}
+
+static struct rte_mbuf *attach(struct fx_worker *w, struct rte_mbuf *last, uint8_t *base, uint32_t len,
+			       struct fx_wqe *wqe)
+{
+	struct rte_mbuf *m = stash_get(&w->pay);
+	struct fx_pay_priv *priv = rte_mbuf_to_priv(m);
+
+	priv->wqe = wqe;
+	priv->parity = w->parity;
+	rte_mbuf_ext_refcnt_set(&priv->shinfo, 1);
+	/* by virtual address: a software port needs no other */
+	rte_pktmbuf_attach_extbuf(m, base, (rte_iova_t)(uintptr_t)base, (uint16_t)len, &priv->shinfo);
+	m->data_len = (uint16_t)len;
+	last->next = m;
+	w->inflight[w->parity]++;
+	return m;
+}
+
+/* Zeroes behind the payload, to a multiple of four. */
+static uint8_t pad_bytes[4];
+
+static struct rte_mbuf *chain(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt *p)
+{
+	struct rte_mbuf *last = m;
+
+	m->data_len = p->hdr_len;
+	m->pkt_len = p->hdr_len + (p->nseg ? p->payload + p->pad : 0);
+	m->nb_segs = (uint16_t)(1 + p->nseg + (p->nseg && p->pad));
+	for (unsigned i = 0; i < p->nseg; i++)
+		last = attach(w, last, p->seg[i].base, p->seg[i].len, p->wqe);
+	if (p->nseg && p->pad)
+		attach(w, last, pad_bytes, p->pad, NULL);
+	w->n.header_only += p->nseg != 0;
+	return m;
+}
+
+void fx_txbuf_take(struct fx_worker *w, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		const struct fx_txpkt *p = &w->pkt[i];
+		struct rte_mbuf *m = stash_get(&w->hdr);
+		bool fits = p->nseg + (p->pad != 0) < w->port->info.max_segs;
+
+		if (p->nseg && (p->stage || !fits)) {
+			w->n.linearised += !p->stage;
+			fx_stage_start(w, stash_get(&w->spare), p);
+			fx_txbuf_free(w, m);
+		} else {
+			w->txq[w->ntx++] = chain(w, m, p);
+		}
+	}
+}
+
+unsigned fx_txbuf_flush(struct fx_worker *w)
+{
+	unsigned n;
+
+	if (!w->ntx)
+		return 0;
+	n = fx_port_tx(w->port, w->queue, w->txq, (uint16_t)w->ntx);
+	w->n.tx_bursts++;
+	w->ntx -= n;
+	if (unlikely(w->ntx)) {
+		w->n.tx_full++;
+		memmove(w->txq, w->txq + n, w->ntx * sizeof(w->txq[0]));
+	}
+	return n;
+}
+
+/* ---- home ---- */
+
+static void bin_empty(struct fx_bin *b)
+{
+	rte_mempool_put_bulk(b->pool, (void **)b->m, b->n);
+	b->n = 0;
+}
+
+static void bin_put(struct fx_worker *w, struct rte_mbuf *m)
+{
+	for (int i = 0; i < FX_BINS; i++) {
+		struct fx_bin *b = &w->bin[i];
+
+		if (m->pool != b->pool)
+			continue;
+		b->m[b->n++] = m;
+		if (b->n == RTE_DIM(b->m))
+			bin_empty(b);
+		return;
+	}
+	rte_mbuf_raw_free(m); /* a port's own */
+}
+
+void fx_txbuf_free(struct fx_worker *w, struct rte_mbuf *m)
+{
+	while (m) {
+		struct rte_mbuf *next = m->next;
+
+		m = rte_pktmbuf_prefree_seg(m); /* calls segment_gone() */
+		if (m)
+			bin_put(w, m);
+		m = next;
+	}
+}
+
+void fx_txbuf_empty_bins(struct fx_worker *w)
+{
+	for (int i = 0; i < FX_BINS; i++)
+		if (w->bin[i].n)
+			bin_empty(&w->bin[i]);
+}
+
+/* ---- in ---- */
+
+struct fx_pkt *fx_txbuf_pkt(struct rte_mbuf *m)
+{
+	struct fx_pkt *p = rte_mbuf_to_priv(m);
+	struct rte_mbuf *s = m->next;
+	uint8_t n = 0;
+
+	p->frame = rte_pktmbuf_mtod(m, const uint8_t *);
+	p->have = m->data_len;
+	p->total = m->pkt_len;
+	for (; s; s = s->next, n++) {
+		if (n == FX_PKT_SEGS)
+			return NULL;
+		p->more[n].base = rte_pktmbuf_mtod(s, uint8_t *);
+		p->more[n].len = s->data_len;
+	}
+	p->nmore = n;
+	return p;
+}

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Waiting (contracts 27, 28). Where CPUs are shared, a worker that has nothing to do spins for no longer than two
+ * microseconds and then sleeps, so that the application it waits for can run; it never yields, which on a machine with
+ * two CPUs costs milliseconds. Who wants it writes an eventfd: the context's kick, or the mailbox's.
+ *
+ * The eventfds are edge-triggered and never read: the application shares its kick's file description, could empty it
+ * or make it block, and so must have no way to make a read of ours wait.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include <rte_pause.h>
+
+#include "core/inside.h"
+
+enum {
+	SPIN_SHARED_NS = 2000,
+	SPIN_OWN_NS = 50000,	 /* with CPUs to spare */
+	BACKOFF_NS = 1000000,	 /* a port that cannot wake us, and helpers: contract 28 */
+	LONGEST_NS = 1000000000, /* nothing needs it; it bounds the harm of a kick that never came */
+	WAKES = 8,
+	NICE = -15,
+	SLICE_NS = 100000, /* the shortest that the kernel takes */
+};
+
+/* struct sched_attr of linux/sched/types.h, first version: libc has neither it nor the call. */
+struct sched_attr_v0 {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
+/*
+ * The worker needs the CPU seldom, briefly and at once. Where it is allowed a better nice value says so; since Linux
+ * 6.12 a short slice does, for everybody: a waking thread preempts those with longer ones.
+ */
+void fx_wait_be_urgent(struct fx_worker *w)
+{
+	struct sched_attr_v0 a = {.size = sizeof(a), .nice = NICE, .runtime = SLICE_NS};
+
+	if (w->cfg.poll == FX_POLL_SPIN)
+		return;
+	if (syscall(SYS_sched_setattr, 0, &a, 0) == 0)
+		return;
+	a.nice = getpriority(PRIO_PROCESS, 0);
+	if (syscall(SYS_sched_setattr, 0, &a, 0) < 0)
+		fx_log(FX_LOG_DEBUG, "worker %u is scheduled like anybody: %s", w->cfg.index, strerror(errno));
+}
+
+int fx_wait_init(struct fx_worker *w)
+{
+	w->spin_ns = w->cfg.shared_cpus ? SPIN_SHARED_NS : SPIN_OWN_NS;
+	w->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (w->epoll < 0)
+		return -errno;
+	return fx_wait_add(w, w->cfg.mailbox->worker_fd);
+}
+
+void fx_wait_fini(struct fx_worker *w)
+{
+	if (w->epoll >= 0)
+		close(w->epoll);
+	w->epoll = -1;
+}
+
+int fx_wait_add(struct fx_worker *w, int fd)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET};
+
+	return epoll_ctl(w->epoll, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
+}
+
+void fx_wait_del(struct fx_worker *w, int fd)
+{
+	(void)epoll_ctl(w->epoll, EPOLL_CTL_DEL, fd, NULL);
+}
+
+void fx_wait_rouse(void *arg)
+{
+	struct fx_worker *w = arg;
+
+	fx_rouse(w->cfg.mailbox->worker_fd);
+}
+
+/* Is there something that only turning the loop brings forward? */
+static bool must_turn(const struct fx_worker *w)
+{
+	if (w->ntx || fx_tp_tx_ready(w->tp) || w->dma->ops->pending(w->dma))
+		return true;
+	/* copies that wait for room in an engine; those of the helper rouse us when they are done */
+	if (fx_tp_dma_pending(w->tp) && !w->slow->ops->pending(w->slow))
+		return true;
+	if (w->stages && !w->stage_slow->ops->pending(w->stage_slow))
+		return true;
+	/* requests are outstanding on a port that cannot wake us */
+	return !w->port->info.loopback && fx_tp_next_timer(w->tp) != UINT64_MAX;
+}
+
+/* How long until a timer wants to run, or something has to be looked at again. */
+static uint64_t how_long(const struct fx_worker *w)
+{
+	uint64_t next = fx_tp_next_timer(w->tp), ns = LONGEST_NS;
+
+	if (next != UINT64_MAX)
+		ns = next > w->now ? next - w->now : 0;
+	if (ns > LONGEST_NS)
+		ns = LONGEST_NS;
+	if (ns > BACKOFF_NS && (!w->port->info.loopback || fx_commands_waiting(w) || w->stages ||
+				w->slow->ops->pending(w->slow)))
+		ns = BACKOFF_NS;
+	return ns;
+}
+
+static int sleep_for(const struct fx_worker *w, uint64_t ns)
+{
+	struct timespec t = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+	struct epoll_event ev[WAKES];
+	int n = epoll_pwait2(w->epoll, ev, WAKES, &t, NULL);
+
+	if (n < 0 && errno == ENOSYS)
+		n = epoll_wait(w->epoll, ev, WAKES, (int)((ns + 999999) / 1000000));
+	return n;
+}
+
+static void go_to_sleep(struct fx_worker *w)
+{
+	uint32_t *sleeping = &w->cfg.page->worker[w->cfg.index].sleeping;
+	uint64_t ns = how_long(w);
+
+	if (!ns)
+		return;
+	__atomic_store_n(sleeping, 1, __ATOMIC_RELAXED);
+	/*
+	 * Orders our store of `sleeping` before our loads of the slots' phases. A producer stores its slot's phase,
+	 * fences, and loads `sleeping`: so either we see the slot here, or it sees that we sleep and kicks.
+	 */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!fx_pipes_ready(w) && !atomic_load_explicit(&w->cfg.mailbox->todo, memory_order_relaxed) &&
+	    !atomic_load_explicit(&w->stop, memory_order_relaxed)) {
+		w->n.sleeps++;
+		if (sleep_for(w, ns) > 0)
+			w->n.kicks++;
+	}
+	/* relaxed: seen late, it costs a producer a kick for nothing */
+	__atomic_store_n(sleeping, 0, __ATOMIC_RELAXED);
+}
+
+void fx_wait_idle(struct fx_worker *w)
+{
+	if (!w->idle_since) {
+		w->idle_since = w->now;
+		return;
+	}
+	if (w->cfg.poll == FX_POLL_SPIN || w->now - w->idle_since < w->spin_ns || must_turn(w)) {
+		rte_pause();
+		return;
+	}
+	go_to_sleep(w);
+	w->idle_since = 0;
+}

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The worker's life and its loop: see worker.h. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/inside.h"
+
+enum {
+	DMA_DEPTH = 1024,
+	SLOW_DEPTH = 256,
+	CHAOS_DELAY = 16,
+};
+
+/* ---- life ---- */
+
+static struct fx_dma_engine *make_engine(const char *spec, char *why, size_t size)
+{
+	unsigned delay = CHAOS_DELAY;
+	unsigned long long seed = 1;
+	struct fx_dma_engine *e = NULL;
+	int end = 0;
+
+	if (!strcmp(spec, "cpu"))
+		e = fx_dma_cpu_create(DMA_DEPTH);
+	else if (!strcmp(spec, "chaos") || (sscanf(spec, "chaos=%u%n", &delay, &end) == 1 && !spec[end]) ||
+		 (sscanf(spec, "chaos=%u,%llu%n", &delay, &seed, &end) == 2 && !spec[end]))
+		e = fx_dma_chaos_create(DMA_DEPTH, delay, seed);
+	else
+		snprintf(why, size, "there is no DMA engine \"%s\": cpu, or chaos[=DELAY[,SEED]]", spec);
+	if (!e && !why[0])
+		snprintf(why, size, "cannot make the DMA engine %s", spec);
+	return e;
+}
+
+static int make_transport(struct fx_worker *w, char *why, size_t size)
+{
+	struct fx_tp_cfg cfg = {
+		.worker = w->cfg.index,
+		.max_qps = w->cfg.max_qps,
+		.icrc = w->port->info.icrc,
+		.mrs = w->cfg.mrs,
+		.env = {.event = fx_event_async, .trouble = fx_event_trouble, .arg = w},
+	};
+
+	w->dma = make_engine(w->cfg.dma, why, size);
+	if (!w->dma)
+		return -EINVAL;
+	w->slow = fx_dma_slow_create(SLOW_DEPTH, fx_wait_rouse, w);
+	w->wqp = calloc(w->cfg.max_qps, sizeof(struct fx_wqp *));
+	if (!w->slow || !w->wqp || fx_stage_init(w) < 0) {
+		snprintf(why, size, "worker %u has no memory for its engines", w->cfg.index);
+		return -ENOMEM;
+	}
+	cfg.dma = w->dma;
+	cfg.slow = w->slow;
+	w->now = fx_clock_ns(&w->clock);
+	w->tp = fx_tp_create(&cfg, w->now);
+	if (w->tp)
+		return 0;
+	snprintf(why, size, "worker %u has no memory for its transport", w->cfg.index);
+	return -ENOMEM;
+}
+
+struct fx_worker *fx_worker_create(const struct fx_worker_cfg *cfg, char *why, size_t size)
+{
+	struct fx_worker *w = calloc(1, sizeof(*w));
+	int err;
+
+	why[0] = '\0';
+	if (!w) {
+		snprintf(why, size, "worker %u cannot be allocated", cfg->index);
+		return NULL;
+	}
+	w->cfg = *cfg;
+	w->port = cfg->port;
+	w->queue = (uint16_t)cfg->index;
+	w->epoll = -1;
+	w->clock.tsc0 = rte_rdtsc();
+	w->clock.mult = (uint64_t)(((unsigned __int128)1000000000 << 32) / rte_get_tsc_hz());
+	err = fx_wait_init(w);
+	if (err)
+		snprintf(why, size, "worker %u cannot wait for events: %s", cfg->index, strerror(-err));
+	if (!err)
+		err = fx_txbuf_init(w, why, size);
+	if (!err)
+		err = make_transport(w, why, size);
+	if (!err)
+		return w;
+	fx_worker_destroy(w);
+	return NULL;
+}
+
+struct rte_mempool *fx_worker_rx_pool(struct fx_worker *w)
+{
+	return w->spare.pool; /* its buffers hold any frame */
+}
+
+void fx_worker_destroy(struct fx_worker *w)
+{
+	/* engines first: nothing may still be copying into a buffer */
+	if (w->dma)
+		w->dma->ops->destroy(w->dma);
+	if (w->slow)
+		w->slow->ops->destroy(w->slow);
+	fx_stage_fini(w);
+	fx_txbuf_fini(w);
+	fx_tp_destroy(w->tp);
+	fx_wait_fini(w);
+	free(w->wqp);
+	free(w);
+}
+
+void fx_worker_stop(struct fx_worker *w)
+{
+	/* relaxed: the eventfd below orders it before the wake */
+	atomic_store_explicit(&w->stop, true, memory_order_relaxed);
+	fx_wait_rouse(w);
+}
+
+/* ---- what it polls ---- */
+
+bool fx_pipes_ready(const struct fx_worker *w)
+{
+	for (uint32_t i = 0; i < w->nctx; i++)
+		if (!w->ctx[i]->dead && fx_pipe_ready(&w->ctx[i]->pipe))
+			return true;
+	return false;
+}
+
+static unsigned poll_pipe(struct fx_worker *w, struct fx_wctx *ctx)
+{
+	struct fx_sq_slot entry[FX_MAX_SQ_SLOTS];
+	unsigned n = 0;
+	int slots;
+
+	do {
+		slots = fx_pipe_take(&ctx->pipe, entry);
+		if (slots <= 0)
+			break;
+		fx_post(w->tp, ctx->id, entry);
+	} while (++n < FX_PIPE_BUDGET);
+	if (n) {
+		fx_pipe_publish_ci(&ctx->pipe);
+		w->n.pipe_entries += n;
+	}
+	if (unlikely(slots < 0))
+		fx_ctx_dead(w, ctx);
+	return n;
+}
+
+/* Every pipe has its budget, and a different one is first each turn. */
+static unsigned poll_pipes(struct fx_worker *w)
+{
+	uint32_t count = w->nctx, at = w->first < count ? w->first : 0;
+	unsigned n = 0;
+
+	w->first = at + 1;
+	for (uint32_t i = 0; i < count; i++) {
+		if (!w->ctx[at]->dead)
+			n += poll_pipe(w, w->ctx[at]);
+		at = at + 1 < count ? at + 1 : 0;
+	}
+	return n;
+}
+
+/* What the transport is done with goes home. */
+static void release(struct fx_worker *w)
+{
+	struct fx_pkt *p = fx_tp_released(w->tp), *next;
+
+	for (; p; p = next) {
+		next = p->next;
+		fx_txbuf_free(w, fx_pkt_mbuf(p));
+	}
+}
+
+static unsigned receive(struct fx_worker *w)
+{
+	struct rte_mbuf *m[FX_RX_BURST];
+	struct fx_pkt *p[FX_RX_BURST];
+	unsigned n = fx_port_rx(w->port, w->queue, m, FX_RX_BURST), k = 0;
+
+	if (!n)
+		return 0;
+	w->n.rx_frames += n;
+	for (unsigned i = 0; i < n; i++) {
+		p[k] = fx_txbuf_pkt(m[i]);
+		if (likely(p[k])) {
+			k++;
+			continue;
+		}
+		w->n.rx_long_chain++;
+		fx_txbuf_free(w, m[i]);
+	}
+	fx_tp_rx(w->tp, p, k);
+	release(w);
+	return n;
+}
+
+static unsigned poll_dma(struct fx_worker *w)
+{
+	unsigned n;
+
+	if (!fx_tp_dma_pending(w->tp))
+		return 0;
+	n = fx_tp_poll_dma(w->tp);
+	release(w);
+	return n;
+}
+
+static unsigned transmit(struct fx_worker *w)
+{
+	unsigned total = fx_txbuf_flush(w);
+
+	while (total < FX_TX_ROUND && !w->ntx && fx_tp_tx_ready(w->tp)) {
+		unsigned n = fx_txbuf_prepare(w);
+
+		n = n ? fx_tp_tx(w->tp, w->pkt, n) : 0;
+		if (!n)
+			break;
+		fx_txbuf_take(w, n);
+		total += n;
+		fx_txbuf_flush(w);
+	}
+	return total;
+}
+
+/* True: something moved. */
+static bool turn(struct fx_worker *w)
+{
+	unsigned moved;
+	bool any;
+
+	w->now = fx_clock_ns(&w->clock);
+	fx_tp_set_now(w->tp, w->now);
+	w->n.loops++;
+	any = fx_commands(w) + poll_pipes(w);
+	for (int round = 0; round < FX_ROUNDS; round++) {
+		moved = receive(w);
+		moved += poll_dma(w);
+		if (round == 0)
+			fx_tp_timers(w->tp); /* after receive: what is acknowledged is not sent again */
+		moved += fx_stage_poll(w);
+		moved += transmit(w);
+		any |= moved != 0;
+		if (!moved)
+			break;
+	}
+	if (unlikely(fx_commands_waiting(w) || w->grace_next))
+		fx_commands_settle(w);
+	return any;
+}
+
+int fx_worker_run(void *worker)
+{
+	struct fx_worker *w = worker;
+
+	fx_wait_be_urgent(w);
+	while (!atomic_load_explicit(&w->stop, memory_order_relaxed)) {
+		if (turn(w)) {
+			w->idle_since = 0;
+			continue;
+		}
+		fx_txbuf_empty_bins(w);
+		fx_wait_idle(w);
+	}
+	return 0;
+}
