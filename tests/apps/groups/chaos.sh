@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# shellcheck shell=bash
+#
+# The same programs with the DMA engine that delays its completions and delivers them in any order: what is
+# acknowledged, completed or read before its bytes are placed shows as wrong data.
+
+# shellcheck disable=SC2034 # read by run.sh
+CORE_ARGS=(--dma 'chaos=8,1')
+
+case_pingpong()
+{
+	local size
+	for size in 1 64 4096 4097 1000000; do
+		pair ibv_rc_pingpong -c -g 0 -s "$size" -n $((size > 100000 ? 50 : 500))
+		clean "$TMP/client.out" "$TMP/server.out"
+	done
+	pair ibv_rc_pingpong -c -g 0 -m 256 -s 5000 -n 200
+}
+
+case_perftest()
+{
+	local program
+	for program in ib_write_bw ib_read_bw ib_send_bw ib_write_lat ib_read_lat ib_send_lat; do
+		pair "$program" -a -n 50 -F
+	done
+}

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# shellcheck shell=bash
+#
+# ibv_rc_pingpong with checked data: sizes around every boundary, path MTUs, depths, with and without a GID.
+
+pingpong()
+{
+	pair ibv_rc_pingpong -c "$@"
+	grep -q 'iters in' "$TMP/client.out" || fail "no result: $(cat "$TMP/client.out")"
+	clean "$TMP/client.out" "$TMP/server.out"
+}
+
+case_sizes()
+{
+	local size
+	for size in 1 64 4096 4097 1000000; do
+		pingpong -g 0 -s "$size" -n $((size > 100000 ? 200 : 1000))
+	done
+}
+
+case_sizes_without_gid()
+{
+	local size
+	for size in 1 64 4096 4097 1000000; do
+		pingpong -s "$size" -n $((size > 100000 ? 200 : 1000))
+	done
+}
+
+case_mtus()
+{
+	local mtu size
+	for mtu in 256 512 1024 2048 4096; do
+		for size in 1 $((mtu - 1)) "$mtu" $((mtu + 1)) $((mtu * 7 + 3)); do
+			pingpong -g 0 -m "$mtu" -s "$size" -n 200
+		done
+	done
+}
+
+case_depths()
+{
+	local depth
+	for depth in 1 2 16 500 4000; do
+		pingpong -g 0 -r "$depth" -s 4097 -n 500
+	done
+}
+
+# Sleeping on a completion channel instead of polling.
+case_events()
+{
+	pingpong -e -g 0 -s 4097 -n 500
+}
+
+case_two_pairs_at_once()
+{
+	local first
+	aside first pingpong -g 0 -s 65536 -n 1000 &
+	first=$!
+	aside second pingpong -g 0 -s 4097 -n 2000
+	wait "$first"
+}

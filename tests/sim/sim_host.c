@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A host in miniature: the loop of a worker around its transport, and the application's end of the rings.
+ *
+ * Room: tests/sim. Posts go to fx_post() as the entries that a send pipe would have delivered.
+ */
+#include "sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Bits of a modify, as in the verbs ABI. */
+enum {
+	M_STATE = 1 << 0,
+	M_ACCESS = 1 << 3,
+	M_PKEY = 1 << 4,
+	M_PORT = 1 << 5,
+	M_AV = 1 << 7,
+	M_MTU = 1 << 8,
+	M_TIMEOUT = 1 << 9,
+	M_RETRY = 1 << 10,
+	M_RNR_RETRY = 1 << 11,
+	M_RQ_PSN = 1 << 12,
+	M_RD_ATOMIC = 1 << 13,
+	M_RNR_TIMER = 1 << 15,
+	M_SQ_PSN = 1 << 16,
+	M_DEST_RD_ATOMIC = 1 << 17,
+	M_DEST_QPN = 1 << 20,
+};
+enum { INIT = 1, RTR = 2, RTS = 3 };
+
+static void on_event(void *arg, struct fx_qp *qp, uint8_t type)
+{
+	(void)qp;
+	(void)type;
+	((struct host *)arg)->events++;
+}
+
+static void on_trouble(void *arg, struct fx_qp *qp, const char *why)
+{
+	(void)qp;
+	((struct host *)arg)->trouble = why;
+}
+
+struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
+{
+	struct host *h = calloc(1, sizeof(*h));
+	struct fx_tp_cfg tp = {
+		.max_qps = HOST_QPS,
+		.window = cfg->window,
+		.icrc = cfg->icrc,
+		.mrs = &h->table,
+		.env = {on_event, on_trouble, h},
+	};
+
+	h->s = s;
+	h->id = id;
+	h->cfg = *cfg;
+	h->rng = rng_of(cfg->seed, 200 + id);
+	h->table.slot = h->mr_slot;
+	h->table.n = HOST_MRS;
+	h->next_mr = 1;
+	h->wake = h->app_at = SIM_NEVER;
+	tp.dma = cfg->chaos ? fx_dma_chaos_create(256, cfg->chaos_delay, rng_next(&h->rng)) : fx_dma_cpu_create(256);
+	tp.slow = slow_engine_create(rng_next(&h->rng), cfg->chaos ? cfg->chaos_delay : 3);
+	h->dma = tp.dma;
+	h->slow = tp.slow;
+	h->tp = fx_tp_create(&tp, s->now);
+	s->host[id] = h;
+	return h;
+}
+
+void host_destroy(struct host *h)
+{
+	for (unsigned i = 0; i < SIM_BURST; i++)
+		if (h->spare[i])
+			frame_free(h->s, h->spare[i]);
+	fx_tp_destroy(h->tp);
+	h->dma->ops->destroy(h->dma);
+	h->slow->ops->destroy(h->slow);
+	free(h);
+}
+
+void host_rouse(struct host *h, uint64_t at)
+{
+	if (at < h->asleep)
+		at = h->asleep;
+	if (at < h->wake)
+		h->wake = at;
+}
+
+void host_arrive(struct host *h, struct frame *f)
+{
+	f->next = NULL;
+	if (h->in_tail)
+		h->in_tail->next = f;
+	else
+		h->in_head = f;
+	h->in_tail = f;
+	host_rouse(h, h->s->now + rng_below(&h->rng, h->cfg.turn_ns));
+}
+
+static struct frame *frame_of(struct fx_pkt *p)
+{
+	return (struct frame *)((char *)p - offsetof(struct frame, pkt));
+}
+
+static void give_back(struct host *h)
+{
+	struct fx_pkt *p = fx_tp_released(h->tp);
+
+	while (p) {
+		struct fx_pkt *next = p->next;
+
+		frame_free(h->s, frame_of(p));
+		p = next;
+	}
+}
+
+static void receive(struct host *h)
+{
+	struct fx_pkt *burst[FX_RX_BURST];
+	unsigned n = 0;
+
+	while (h->in_head && n < FX_RX_BURST) {
+		struct frame *f = h->in_head;
+
+		h->in_head = f->next;
+		if (!h->in_head)
+			h->in_tail = NULL;
+		burst[n++] = &f->pkt;
+	}
+	if (n)
+		fx_tp_rx(h->tp, burst, n);
+	give_back(h);
+}
+
+static void transmit(struct host *h)
+{
+	static struct fx_txpkt out[SIM_BURST];
+	unsigned max, n;
+
+	do {
+		if (net_busy(h->s, h))
+			return;
+		max = 1 + (unsigned)rng_below(&h->rng, SIM_BURST);
+		for (unsigned i = 0; i < max; i++) {
+			if (!h->spare[i])
+				h->spare[i] = frame_get(h->s);
+			out[i].hdr = h->spare[i]->bytes;
+		}
+		n = fx_tp_tx(h->tp, out, max);
+		for (unsigned i = 0; i < n; i++) {
+			struct frame *f = h->spare[i];
+
+			h->spare[i] = NULL;
+			f->src = h;
+			memcpy(&f->tx, &out[i], offsetof(struct fx_txpkt, seg) + out[i].nseg * sizeof(out[i].seg[0]));
+			net_send(h->s, f);
+		}
+	} while (n == max);
+}
+
+static void sleep_until_due(struct host *h)
+{
+	uint64_t now = h->s->now, at = fx_tp_next_timer(h->tp);
+	bool blocked = net_busy(h->s, h);
+
+	if (h->app_at < at)
+		at = h->app_at;
+	if (at <= now)
+		at = now + 1;
+	if (h->in_head || fx_tp_dma_pending(h->tp) || (fx_tp_tx_ready(h->tp) && !blocked))
+		at = now + 50 + rng_below(&h->rng, h->cfg.turn_ns);
+	else if (fx_tp_tx_ready(h->tp) && h->s->line_free[h->id] < at)
+		at = h->s->line_free[h->id];
+	h->wake = SIM_NEVER;
+	h->asleep = 0;
+	if (h->cfg.nap_ns && rng_chance(&h->rng, 1000))
+		h->asleep = now + rng_below(&h->rng, h->cfg.nap_ns);
+	if (at != SIM_NEVER)
+		host_rouse(h, at);
+}
+
+void host_turn(struct host *h)
+{
+	fx_tp_set_now(h->tp, h->s->now);
+	receive(h);
+	if (fx_tp_dma_pending(h->tp)) {
+		fx_tp_poll_dma(h->tp);
+		give_back(h);
+	}
+	if (!h->in_head)
+		fx_tp_timers(h->tp);
+	if (h->app)
+		h->app_at = h->app(h->app_arg, h);
+	transmit(h);
+	sleep_until_due(h);
+}
+
+/* ---- completion queues ---- */
+
+struct cq *cq_create(uint32_t entries)
+{
+	struct cq *c = calloc(1, sizeof(*c));
+	uint32_t shift = 1;
+	struct fx_cq_head *head;
+	struct fx_cqe *ring;
+
+	while (1u << shift < entries)
+		shift++;
+	c->bytes = calloc(1, sizeof(struct fx_cq_head) + ((size_t)FX_CQE_SIZE << shift));
+	head = (struct fx_cq_head *)c->bytes;
+	ring = (struct fx_cqe *)(c->bytes + sizeof(*head));
+	c->core = (struct fx_cq){.head = head, .ring = ring, .shift = shift};
+	c->rx = (struct fx_cq_rx){.head = head, .ring = ring, .shift = shift};
+	return c;
+}
+
+void cq_destroy(struct cq *c)
+{
+	free(c->bytes);
+	free(c);
+}
+
+/* ---- queue pairs ---- */
+
+struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq, struct cq *rcq, uint32_t sq_index,
+		     uint32_t rq_index)
+{
+	struct qp *q = calloc(1, sizeof(*q));
+	uint32_t stride = fx_rq_stride(cfg->max_recv_sge), shift = 0;
+
+	while (1u << shift < cfg->max_recv_wr * stride)
+		shift++;
+	q->h = h;
+	q->scq = scq;
+	q->rcq = rcq;
+	q->cfg = *cfg;
+	q->qpn = cfg->qpn;
+	q->rq_bytes = calloc(1, (size_t)FX_SLOT_SIZE << shift);
+	q->cfg.rq = (struct fx_rq){.slots = q->rq_bytes, .shift = shift, .stride = stride};
+	q->cfg.scq = &scq->core;
+	q->cfg.rcq = &rcq->core;
+	q->core = fx_qp_create(&q->cfg);
+	h->qp[q->qpn >> FX_WORKER_BITS] = q;
+	if (!q->core || fx_qp_attach(h->tp, q->core))
+		abort();
+	q->sq_index = sq_index;
+	q->rq = q->cfg.rq;
+	/* the counters of a queue go on through RESET: here they begin somewhere */
+	if (sq_index || rq_index) {
+		const struct fx_qp_attr attr = {.qp_state = 0};
+
+		if (fx_qp_modify(h->tp, q->core, &attr, M_STATE, NULL, sq_index, rq_index))
+			abort();
+		q->rq.index = rq_index;
+		q->rq.pos = rq_index * stride;
+		for (uint32_t i = q->rq.pos; i - q->rq.pos < 1u << shift; i++)
+			fx_rq_slot_at(&q->rq, i)[FX_SLOT_SIZE - 1] = !fx_phase(i, shift);
+	}
+	q->gen = fx_qp_gen(q->core);
+	return q;
+}
+
+bool qp_destroy(struct qp *q)
+{
+	struct host *h = q->h;
+	bool idle;
+
+	fx_qp_detach(h->tp, q->core);
+	for (unsigned i = 0; i < 200 && !fx_qp_idle(q->core); i++)
+		host_turn(h);
+	idle = fx_qp_idle(q->core);
+	h->qp[q->qpn >> FX_WORKER_BITS] = NULL;
+	fx_qp_free(h->tp, q->core);
+	free(q->rq_bytes);
+	free(q);
+	return idle;
+}
+
+static void address(uint8_t *a, const struct host *h, bool ip6)
+{
+	memset(a, 0, 16);
+	if (ip6) {
+		a[0] = 0xfd;
+		a[15] = (uint8_t)(h->id + 1);
+		return;
+	}
+	a[10] = a[11] = 0xff;
+	a[12] = 10;
+	a[15] = (uint8_t)(h->id + 1);
+}
+
+int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a)
+{
+	struct fx_path path = {.mtu_max = SIM_MTU_MAX};
+	struct fx_qp_attr m = {.qp_state = INIT, .port_num = 1, .access = a->access};
+	unsigned me = q->h->id;
+	int err;
+
+	err = fx_qp_modify(q->h->tp, q->core, &m, M_STATE | M_PKEY | M_PORT | M_ACCESS, NULL, 0, 0);
+	if (err)
+		return err;
+	path.l3 = (struct fx_l3){.dmac = {2, 0, 0, 0, 0, (uint8_t)!me},
+				 .smac = {2, 0, 0, 0, 0, (uint8_t)me},
+				 .vlan = 0xffff,
+				 .ip_version = a->ip6 ? 6 : 4,
+				 .ttl = 64,
+				 .df = true,
+				 .sport = (uint16_t)(0xc000 + q->qpn % 16384)};
+	address(path.l3.src, q->h, a->ip6);
+	address(path.l3.dst, peer->h, a->ip6);
+	m.qp_state = RTR;
+	m.ah.port_num = 1;
+	while (128u << m.path_mtu < a->mtu)
+		m.path_mtu++;
+	m.dest_qp_num = peer->qpn;
+	m.rq_psn = a->psn[!me];
+	m.max_dest_rd_atomic = a->rd_atomic;
+	m.min_rnr_timer = a->min_rnr_timer;
+	err = fx_qp_modify(q->h->tp, q->core, &m,
+			   M_STATE | M_AV | M_MTU | M_DEST_QPN | M_RQ_PSN | M_DEST_RD_ATOMIC | M_RNR_TIMER, &path, 0, 0);
+	if (err)
+		return err;
+	m.qp_state = RTS;
+	m.sq_psn = a->psn[me];
+	m.timeout = a->timeout;
+	m.retry_cnt = a->retry_cnt;
+	m.rnr_retry = a->rnr_retry;
+	m.max_rd_atomic = a->rd_atomic;
+	return fx_qp_modify(q->h->tp, q->core, &m,
+			    M_STATE | M_SQ_PSN | M_TIMEOUT | M_RETRY | M_RNR_RETRY | M_RD_ATOMIC, NULL, 0, 0);
+}
+
+int qp_state(struct qp *q, uint32_t state)
+{
+	const struct fx_qp_attr attr = {.qp_state = state};
+	int err = fx_qp_modify(q->h->tp, q->core, &attr, M_STATE, NULL, q->sq_index, q->rq.index);
+
+	q->gen = fx_qp_gen(q->core);
+	host_rouse(q->h, q->h->s->now);
+	return err;
+}
+
+/* ---- posting ---- */
+
+/* Inline bytes: 31 in the first slot, 63 in each further one. Returns the slots used. */
+static uint32_t put_inline(struct fx_sq_slot *e, const struct wr *w)
+{
+	uint8_t flat[FX_MAX_INLINE];
+	uint32_t len = 0, n = 1;
+
+	for (uint32_t i = 0; i < w->nsge; i++) {
+		memcpy(flat + len, w->data[i], w->sge[i].length);
+		len += w->sge[i].length;
+	}
+	e->rdma.inline_len = len;
+	memcpy((uint8_t *)e + 32, flat, len < FX_SLOT_INLINE ? len : FX_SLOT_INLINE);
+	for (uint32_t off = FX_SLOT_INLINE; off < len; off += FX_EXT_DATA, n++)
+		memcpy(e + n, flat + off, len - off < FX_EXT_DATA ? len - off : FX_EXT_DATA);
+	return n;
+}
+
+static uint32_t put_sges(struct fx_sq_slot *e, const struct wr *w)
+{
+	uint32_t n = 1;
+
+	e->nsge = (uint8_t)w->nsge;
+	if (w->nsge)
+		e->sge = w->sge[0];
+	for (uint32_t i = 1; i < w->nsge; i += FX_EXT_SGES, n++)
+		for (uint32_t k = 0; k < FX_EXT_SGES && i + k < w->nsge; k++)
+			memcpy((uint8_t *)(e + n) + k * sizeof(struct fx_sge), &w->sge[i + k], sizeof(struct fx_sge));
+	return n;
+}
+
+void qp_post(struct qp *q, const struct wr *w)
+{
+	struct fx_sq_slot e[FX_MAX_SQ_SLOTS] = {
+		{
+			.opcode = w->op,
+			.flags = w->flags,
+			.qpn_gen = fx_qpn_gen(q->qpn, (uint8_t)q->gen),
+			.index = q->sq_index++,
+			.imm = w->imm,
+			.rdma = {.remote_addr = w->remote_addr, .rkey = w->rkey},
+		},
+	};
+
+	e[0].nslots = (uint8_t)(w->flags & FX_WRF_INLINE ? put_inline(e, w) : put_sges(e, w));
+	fx_post(q->h->tp, q->cfg.ctx, e);
+	host_rouse(q->h, q->h->s->now);
+}
+
+void qp_post_recv(struct qp *q, const struct fx_sge *sge, uint32_t nsge)
+{
+	fx_rq_put(&q->rq, sge, nsge);
+}
