@@ -241,11 +241,11 @@ void fx_completer_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 
 void fx_completer_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 {
-	(void)tp;
-	(void)qp;
 	p->wqe->placed += p->len;
 	if (p->failed && !p->wqe->status)
 		p->wqe->status = FX_WC_LOC_PROT_ERR;
+	if (!qp->resp.n)
+		fx_run(tp, qp); /* a fence may have waited for it */
 }
 
 /* ---- completions ---- */

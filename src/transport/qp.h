@@ -59,6 +59,7 @@ enum {
 	FX_ACK_EVERY = 32,	/* packets between acknowledge requests inside a message */
 	FX_MAX_MSG_LOG2 = 31,
 };
+#define FX_PSN_NONE UINT32_MAX /* no 24-bit PSN: a WQE of which nothing was cut */
 #define FX_MAX_MSG (UINT32_C(1) << FX_MAX_MSG_LOG2)
 #define FX_RTO_FLOOR UINT64_C(1000000)	 /* ns: a software peer may be descheduled for as long */
 #define FX_FLUSH_PERIOD UINT64_C(200000) /* ns: how soon a receive posted in ERR is flushed */

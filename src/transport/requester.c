@@ -61,10 +61,10 @@ bool fx_requester_ready(struct fx_qp *qp)
 	if (!window_left(qp))
 		return false;
 	w = fx_wqe_at(&qp->cur);
-	/* a fence waits for the READs before it (10.8.3.3) */
-	if ((w->flags & FX_WRF_FENCE) && qp->cut_off == 0 && qp->rd_n) {
+	/* a fence waits until the READs before it are in memory (10.8.3.3): it may send what they fetched */
+	if ((w->flags & FX_WRF_FENCE) && qp->cut_off == 0) {
 		reads_done(qp);
-		if (qp->rd_n)
+		if (qp->rd_n || qp->resp.n)
 			return false;
 	}
 	if (w->op == FX_WR_READ && !w->status) {
@@ -86,9 +86,9 @@ void fx_requester_rewind(struct fx_tp *tp, struct fx_qp *qp)
 	qp->rd_n = 0;
 	qp->cut_err = 0;
 	qp->since_ackreq = 0;
-	if (fx_psn_diff(qp->high_psn, qp->una_psn) > 0) {
-		/* una_psn was cut before: it lies in the WQE at `ack` */
-		w = fx_wqe_at(&qp->cur);
+	w = qp->cur.index != qp->post_index ? fx_wqe_at(&qp->cur) : NULL;
+	if (w && w->psn != FX_PSN_NONE) {
+		/* begun before: una_psn lies in it, even where all that was cut of it is acknowledged */
 		qp->cut_off = (uint32_t)fx_psn_diff(qp->una_psn, w->psn) << qp->mtu_shift;
 		if (w->op != FX_WR_READ && !(w->flags & FX_WRF_INLINE))
 			fx_sges_skip(w->sge, w->nsge, &qp->cut_sge, &qp->cut_sge_off, qp->cut_off);

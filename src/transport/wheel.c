@@ -4,11 +4,12 @@
  *
  * Room: transport. May use: C11 only; no clock, no allocation.
  *
- * A timer is due at a tick, its time rounded up. It sits on the level of the highest byte in which that tick differs
- * from the wheel's, in the slot that this byte names; so everything on a level comes before everything on the next
- * one, and a slot is passed once. Passing a slot puts its timers where they now belong: on a lower level, or, when
- * due, in the slot of the present tick, which holds nothing else. Ticks further away than the levels reach wait in
- * the last slot of the top level and are looked at again when it comes up.
+ * A timer is due at a tick, its time rounded up. It sits on the level of the highest byte in which that
+ * tick differs from the wheel's, in the slot that this byte names; so everything on a level comes before
+ * everything on the next one, and a slot is passed once. Passing a slot puts its timers where they now
+ * belong: on a lower level, or, when due, in the slot of the present tick, which holds nothing else. Ticks
+ * further away than the levels reach wait in the last slot of the top level and are looked at again when it
+ * comes up.
  */
 #include "transport/wheel.h"
 
@@ -67,7 +68,10 @@ void fx_wheel_arm(struct fx_wheel *w, struct fx_timer *t, uint64_t when)
 
 	if (when & ((1u << FX_WHEEL_TICK_SHIFT) - 1))
 		tick++;
-	/* The present tick was turned already: the next one, so that a timer armed for now cannot fire twice in it. */
+	/*
+	 * The present tick was turned already: the next one, so that a timer armed for now cannot fire twice
+	 * in it.
+	 */
 	if (tick <= w->tick)
 		tick = w->tick + 1;
 	if (tick > LAST_TICK)
@@ -98,7 +102,10 @@ static void collect(struct fx_wheel *w, unsigned level, uint64_t to, struct fx_t
 
 	if (end - i >= SLOTS)
 		end = i + SLOTS - 1;
-	/* The slot of the present tick holds what is due; those of higher levels were emptied when they came up. */
+	/*
+	 * The slot of the present tick holds what is due; those of higher levels were emptied when they came
+	 * up.
+	 */
 	for (i += level > 0; i <= end; i++) {
 		struct fx_timer **slot = &w->slot[level][i % SLOTS];
 

@@ -252,6 +252,7 @@ static void wqe_fill(struct fx_qp *qp, struct fx_wqe *w, const struct fx_sq_slot
 	w->index = e->index;
 	w->length = 0;
 	w->npkt = 0;
+	w->psn = FX_PSN_NONE;
 	w->refs = 0;
 	w->again = 0;
 	w->imm = e->imm;
