@@ -16,7 +16,7 @@ enum { NO_SLOT = 0xffff };
 struct planned {
 	enum or_op op;
 	uint32_t len, nsge;
-	bool signaled, solicited, inlined, keep, overwrite, reread;
+	bool signaled, solicited, inlined, keep, overwrite, reread, forward, keep_local;
 };
 struct planned_recv {
 	uint32_t room, nsge;
@@ -43,7 +43,7 @@ struct flow {
 	uint64_t nplan, nrecv, posted, src_freed, freed, recv_posted;
 	struct slots src_slots, target_slots;
 	struct posted ring[RING];
-	struct or_place last_remote;
+	struct or_place last_local, last_remote;
 };
 
 struct load {

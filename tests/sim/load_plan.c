@@ -145,7 +145,13 @@ static void plan_op(struct flow *f, const struct shape *p, uint32_t i)
 		o->nsge = o->nsge ? o->nsge : 1;
 		before->keep = true;
 	}
-	o->inlined = o->op != OR_READ && o->len <= p->inline_max && rng_chance(r, 500000);
+	if (before && before->op == OR_READ && o->op != OR_READ && before->len && rng_chance(r, 250000)) {
+		/* what the READ fetches goes on at once: only a fence makes that safe */
+		o->forward = before->keep_local = true;
+		o->len = before->len;
+		o->nsge = before->nsge;
+	}
+	o->inlined = !o->forward && o->op != OR_READ && o->len <= p->inline_max && rng_chance(r, 500000);
 	o->signaled = !rng_chance(r, p->unsignaled);
 }
 
@@ -154,7 +160,8 @@ static void plan_recv(struct flow *f, const struct shape *p, const struct planne
 	struct planned_recv *v = &f->recv[f->nrecv++];
 	uint32_t want = o->op == OR_WRITE_IMM ? 0 : o->len;
 
-	v->room = rng_chance(&f->rng, 500000) ? want : want + (uint32_t)rng_below(&f->rng, p->max_len - want + 1);
+	v->room = rng_chance(&f->rng, 500000) ? want
+					      : want + (uint32_t)rng_below(&f->rng, p->max_len - want + 1);
 	v->nsge = (uint32_t)rng_range(&f->rng, 1, p->max_sge);
 	if (!v->room && rng_chance(&f->rng, 500000))
 		v->nsge = 0;
@@ -183,7 +190,7 @@ static void plan_flow(struct flow *f, const struct shape *p)
 
 static enum mem_kind pick_kind(struct rng *r)
 {
-	static const enum mem_kind kinds[] = {MEM_FLAT, MEM_FLAT, MEM_FLAT, MEM_FLAT, MEM_RUNS,
+	static const enum mem_kind kinds[] = {MEM_FLAT, MEM_FLAT, MEM_FLAT, MEM_FLAT,	   MEM_RUNS,
 					      MEM_RUNS, MEM_FLAT, MEM_FLAT, MEM_SOME_SLOW, MEM_SLOW};
 
 	return kinds[rng_below(r, 10)];
@@ -204,7 +211,8 @@ static void make_memory(struct flow *f, const struct shape *p, uint32_t nslots)
 	f->src = mem_create(f->from->h, size, FX_ACC_LOCAL_WRITE, pick_kind(&f->rng), &f->rng);
 	f->target = mem_create(f->to->h, size, FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ,
 			       pick_kind(&f->rng), &f->rng);
-	f->recv_mem = mem_create(f->to->h, p->max_recv * f->slot_size, FX_ACC_LOCAL_WRITE, pick_kind(&f->rng), &f->rng);
+	f->recv_mem = mem_create(f->to->h, p->max_recv * f->slot_size, FX_ACC_LOCAL_WRITE, pick_kind(&f->rng),
+				 &f->rng);
 	slots_fill(&f->src_slots, nslots);
 	slots_fill(&f->target_slots, nslots);
 	or_arena(f->judge, f->src->bytes, size);
@@ -294,7 +302,7 @@ struct load *load_setup(const struct sim_cfg *cfg)
 	host.icrc = link.icrc;
 	host.chaos_delay = (unsigned)rng_range(&l->rng, 1, 40);
 	host.turn_ns = (uint32_t)rng_range(&l->rng, 50, 2000);
-	host.nap_ns = rng_chance(&l->rng, 300000) ? 3000000 : 0;
+	host.nap_ns = rng_chance(&l->rng, 300000) ? 1200000 : 0; /* a little more than the shortest timeout */
 	l->s = sim_create(&link, cfg->seed);
 	l->s->oracle = or_create();
 	l->ncq = p.shared_cq ? 1 : p.qps;

@@ -171,7 +171,10 @@ static struct or_piece around(const struct or_place *at)
 	return (struct or_piece){lo, (uint32_t)(hi - lo)};
 }
 
-/* Is memory just this: the first `len` bytes of message m in the pieces, poison elsewhere? -1, or the first offset. */
+/*
+ * Is memory just this: the first `len` bytes of message m in the pieces, poison elsewhere? -1, or the first
+ * offset.
+ */
 static long differs(const struct or_flow *f, const struct or_place *at, uint64_t m, uint32_t len)
 {
 	static uint8_t image[1 << 18];
@@ -203,8 +206,10 @@ static void check(struct or_flow *f, const char *what, const struct or_place *at
 	long bad = differs(f, at, data, len);
 
 	if (bad >= 0)
-		or_fail(f->o, "flow %u message %llu (%s, %u bytes): %s differs at byte %ld of its slot (%02x)", f->id,
-			(unsigned long long)m, names[f->m[m].p.op], f->m[m].p.len, what, bad, at->base[bad]);
+		or_fail(f->o,
+			"flow %u message %llu (%s, %u bytes): %s differs at byte %ld of its slot (%02x)",
+			f->id, (unsigned long long)m, names[f->m[m].p.op], f->m[m].p.len, what, bad,
+			at->base[bad]);
 }
 
 /* ---- posting ---- */
@@ -224,13 +229,13 @@ uint64_t or_posted(struct or_flow *f, const struct or_post *p)
 	*g = (struct message){.p = *p, .data = m, .holds = 1};
 	if (p->op == OR_WRITE_IMM)
 		g->holds++;
-	if (p->reread)
+	if (p->reread || p->forward)
 		g->data = f->m[m - 1].data;
 	if (p->overwrite)
 		f->m[m - 1].spoilt = true;
 	if (p->op == OR_READ && !p->reread)
 		put(f, &p->remote, m);
-	if (p->op != OR_READ)
+	if (p->op != OR_READ && !p->forward)
 		put(f, &p->local, m);
 	if (consumes(p->op)) {
 		f->consuming = grown(f->consuming, f->nconsuming, &f->consuming_room, sizeof(*f->consuming));
@@ -273,17 +278,18 @@ static void retire(struct or_flow *f)
 		check(f, "the source of a READ", &g->p.remote, m, g->data, g->p.len);
 	} else {
 		if (!g->p.inlined)
-			check(f, "the source", &g->p.local, m, m, g->p.len);
+			check(f, "the source", &g->p.local, m, g->data, g->p.len);
 		if (g->p.op >= OR_WRITE && !g->spoilt)
-			check(f, "the target", &g->p.remote, m, m, g->p.len);
+			check(f, "the target", &g->p.remote, m, g->data, g->p.len);
 		if (consumes(g->p.op) && f->received < f->nconsuming && f->consuming[f->received] <= m &&
 		    f->recv_posted <= f->received)
-			or_fail(f->o, "flow %u message %llu completed before a receive was posted for it", f->id,
-				(unsigned long long)m);
+			or_fail(f->o, "flow %u message %llu completed before a receive was posted for it",
+				f->id, (unsigned long long)m);
 	}
 	if (g->p.inlined)
 		check(f, "the inline source", &g->p.local, m, m, 0);
-	poison(&g->p.local);
+	if (!g->p.keep_local)
+		poison(&g->p.local);
 	let_go(f, m);
 }
 
@@ -297,20 +303,24 @@ void or_send_cqe(struct or_flow *f, const struct or_cqe *c)
 		return;
 	}
 	if (m >= f->posted) {
-		or_fail(f->o, "flow %u send completion for index %u, retired %llu, posted %llu", f->id, c->index,
-			(unsigned long long)f->retired, (unsigned long long)f->posted);
+		or_fail(f->o, "flow %u send completion for index %u, retired %llu, posted %llu", f->id,
+			c->index, (unsigned long long)f->retired, (unsigned long long)f->posted);
 		return;
 	}
 	g = &f->m[m];
 	if (!g->p.signaled)
-		or_fail(f->o, "flow %u message %llu completed though not signaled", f->id, (unsigned long long)m);
+		or_fail(f->o, "flow %u message %llu completed though not signaled", f->id,
+			(unsigned long long)m);
 	for (uint64_t k = f->retired; k < m; k++)
 		if (f->m[k].p.signaled)
-			or_fail(f->o, "flow %u message %llu was signaled and passed over", f->id, (unsigned long long)k);
+			or_fail(f->o, "flow %u message %llu was signaled and passed over", f->id,
+				(unsigned long long)k);
 	if (c->op != (g->p.op == OR_SEND_IMM ? OR_SEND : g->p.op == OR_WRITE_IMM ? OR_WRITE : g->p.op))
-		or_fail(f->o, "flow %u message %llu completed as another operation", f->id, (unsigned long long)m);
+		or_fail(f->o, "flow %u message %llu completed as another operation", f->id,
+			(unsigned long long)m);
 	if (g->p.op == OR_READ && c->len != g->p.len)
-		or_fail(f->o, "flow %u READ %llu completed with %u bytes", f->id, (unsigned long long)m, c->len);
+		or_fail(f->o, "flow %u READ %llu completed with %u bytes", f->id, (unsigned long long)m,
+			c->len);
 	while (f->retired <= m)
 		retire(f);
 }
@@ -321,25 +331,27 @@ void or_recv_cqe(struct or_flow *f, const struct or_cqe *c)
 	struct message *g;
 
 	if (c->status || c->index != f->rq_index + (uint32_t)r || r >= f->recv_posted || r >= f->nconsuming) {
-		or_fail(f->o, "flow %u receive completion %u (status %u): expected %u of %llu posted, %llu sent", f->id,
-			c->index, c->status, f->rq_index + (uint32_t)r, (unsigned long long)f->recv_posted,
-			(unsigned long long)f->nconsuming);
+		or_fail(f->o,
+			"flow %u receive completion %u (status %u): expected %u of %llu posted, %llu sent",
+			f->id, c->index, c->status, f->rq_index + (uint32_t)r,
+			(unsigned long long)f->recv_posted, (unsigned long long)f->nconsuming);
 		return;
 	}
 	m = f->consuming[r];
 	g = &f->m[m];
 	f->received++;
 	if (c->op != (g->p.op == OR_WRITE_IMM ? OR_WRITE_IMM : OR_SEND) || c->len != g->p.len ||
-	    c->has_imm != (g->p.op != OR_SEND) || (c->has_imm && c->imm != g->p.imm) || c->solicited != g->p.solicited)
+	    c->has_imm != (g->p.op != OR_SEND) || (c->has_imm && c->imm != g->p.imm) ||
+	    c->solicited != g->p.solicited)
 		or_fail(f->o, "flow %u message %llu (%s, %u bytes): its receive completion is wrong", f->id,
 			(unsigned long long)m, names[g->p.op], g->p.len);
 	if (g->p.op == OR_WRITE_IMM) {
 		check(f, "the receive of a WRITE_IMM", &f->recv[r], m, m, 0);
 		if (!g->spoilt)
-			check(f, "the target", &g->p.remote, m, m, g->p.len);
+			check(f, "the target", &g->p.remote, m, g->data, g->p.len);
 		let_go(f, m);
 	} else {
-		check(f, "what was received", &f->recv[r], m, m, g->p.len);
+		check(f, "what was received", &f->recv[r], m, g->data, g->p.len);
 	}
 	poison(&f->recv[r]);
 }
@@ -361,14 +373,13 @@ bool or_remote_free(const struct or_flow *f, uint64_t m)
 
 /* ---- memory while messages are under way ---- */
 
-/* Has the last byte of this WRITE been written? False also where it cannot be told. */
-static bool visible(const struct or_flow *f, const struct message *g, uint64_t m)
+/* Can it be told whether the last byte of this WRITE is there? */
+static bool telling(const struct or_flow *f, const struct message *g)
 {
-	const uint8_t *last = g->p.remote.piece[0].p + g->p.len - 1;
-	uint8_t want;
+	uint8_t last;
 
-	formula(f, m, g->p.len - 1, &want, 1);
-	return want != OR_POISON && *last != OR_POISON;
+	formula(f, g->data, g->p.len - 1, &last, 1);
+	return last != OR_POISON;
 }
 
 /* All packets but the last are whole; the last one, too, where its bytes come in order. */
@@ -378,10 +389,11 @@ static void check_prefix(struct or_flow *f, struct message *g, uint64_t m)
 	uint32_t n = f->grain ? (g->p.len - 1) / f->grain * f->grain : g->p.len;
 	const uint8_t *p = g->p.remote.piece[0].p;
 
-	formula(f, m, 0, image, n);
+	formula(f, g->data, 0, image, n);
 	for (uint32_t i = 0; i < n && memcmp(image, p, n); i++)
 		if (image[i] != p[i])
-			or_fail(f->o, "flow %u: of WRITE %llu (%u bytes) the last byte is visible, and byte %u is not",
+			or_fail(f->o,
+				"flow %u: the last byte of WRITE %llu (%u bytes) is visible, byte %u is not",
 				f->id, (unsigned long long)m, g->p.len, i);
 }
 
@@ -393,16 +405,16 @@ void or_watch(struct or_flow *f)
 	for (uint64_t m = f->retired; m < f->posted && n < WATCHED; m++) {
 		struct message *g = &f->m[m];
 
-		if ((g->p.op != OR_WRITE && g->p.op != OR_WRITE_IMM) || !g->p.len || g->spoilt || g->p.overwrite)
+		if ((g->p.op != OR_WRITE && g->p.op != OR_WRITE_IMM) || !g->p.len || g->spoilt ||
+		    g->p.overwrite)
 			continue;
 		n++;
 		if (g->seen)
 			continue;
-		if (!visible(f, g, m)) {
-			uint8_t want;
-
-			formula(f, m, g->p.len - 1, &want, 1);
-			gap |= want != OR_POISON;
+		if (!telling(f, g))
+			continue;
+		if (g->p.remote.piece[0].p[g->p.len - 1] == OR_POISON) {
+			gap = true;
 			continue;
 		}
 		g->seen = true;
@@ -416,9 +428,9 @@ void or_watch(struct or_flow *f)
 void or_finish(struct or_flow *f)
 {
 	if (f->retired != f->posted || f->received != f->nconsuming) {
-		or_fail(f->o, "flow %u ended with %llu of %llu sends and %llu of %llu receives completed", f->id,
-			(unsigned long long)f->retired, (unsigned long long)f->posted, (unsigned long long)f->received,
-			(unsigned long long)f->nconsuming);
+		or_fail(f->o, "flow %u ended with %llu of %llu sends and %llu of %llu receives completed",
+			f->id, (unsigned long long)f->retired, (unsigned long long)f->posted,
+			(unsigned long long)f->received, (unsigned long long)f->nconsuming);
 		return;
 	}
 	for (unsigned a = 0; a < f->narena; a++) {

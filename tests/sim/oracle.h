@@ -2,12 +2,13 @@
 /*
  * The oracle: what an application may expect of reliable connections, and nothing else.
  *
- * Room: tests/sim. May use: C11 only. It knows neither the transport nor its headers: it is told in plain structures
- * what was posted and what completed, writes the data itself by a formula from message numbers, and looks at memory.
+ * Room: tests/sim. May use: C11 only. It knows neither the transport nor its headers: it is told in plain
+ * structures what was posted and what completed, writes the data itself by a formula from message numbers,
+ * and looks at memory.
  *
- * A flow is one direction of a connection: the requester's send queue and the responder's receive queue. All memory
- * that a flow uses lies in slots that hold the poison byte except where a message is; so a byte written where
- * nothing should be, or after it should be, shows.
+ * A flow is one direction of a connection: the requester's send queue and the responder's receive queue.
+ * All memory that a flow uses lies in slots that hold the poison byte except where a message is; so a byte
+ * written where nothing should be, or after it should be, shows.
  */
 #ifndef SIM_ORACLE_H
 #define SIM_ORACLE_H
@@ -40,10 +41,10 @@ struct or_post {
 	bool keep;	/* a later post of this flow uses the same remote place */
 	bool overwrite; /* WRITE: over the target of the post before */
 	bool reread;	/* READ: of what the last WRITE put there */
+	bool forward; /* SEND, WRITE: of what the READ before fetches, behind a fence; same local place */
+	bool keep_local; /* READ: the next post does */
 	struct or_place local, remote;
 };
-
-enum or_status { OR_OK, OR_ERROR };
 
 struct or_cqe {
 	uint32_t index;

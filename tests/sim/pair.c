@@ -106,14 +106,16 @@ struct pair *pair_create(const struct pair_opt *opt)
 		.access = p->opt.access,
 	};
 	for (unsigned i = 0; i < SIM_HOSTS; i++) {
-		const struct host_cfg cfg = {.chaos = p->opt.chaos, .chaos_delay = 20, .seed = 1, .turn_ns = 300};
+		const struct host_cfg cfg = {
+			.chaos = p->opt.chaos, .chaos_delay = 20, .seed = 1, .turn_ns = 300};
 
 		p->h[i] = host_create(p->s, i, &cfg);
 		p->h[i]->app = poll;
 		p->h[i]->app_arg = p;
 		p->cq[i] = cq_create(p->opt.cqes);
 		p->q[i] = make_qp(p, i);
-		p->mem[i] = mem_create(p->h[i], PAIR_MEM, FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ,
+		p->mem[i] = mem_create(p->h[i], PAIR_MEM,
+				       FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ,
 				       MEM_FLAT, &p->rng);
 		memset(p->mem[i]->bytes, OR_POISON, PAIR_MEM);
 	}
@@ -123,6 +125,7 @@ struct pair *pair_create(const struct pair_opt *opt)
 
 void pair_destroy(struct pair *p)
 {
+	assert_null(p->s->malformed);
 	p->s->tap = NULL;
 	net_clear(p->s);
 	for (unsigned i = 0; i < SIM_HOSTS; i++) {

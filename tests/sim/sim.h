@@ -7,10 +7,11 @@
  *	sim_net.c	the clock, the queue of events, the link and what it does to frames
  *	sim_host.c	a host: its loop around the transport, QPs, CQs, posting
  *	sim_mem.c	memory regions of every kind, and a slow engine
+ *	load_plan.c	what a seed means: hosts, QPs, memory, operations
  *	sim_load.c	random work for every QP, shown to the oracle
  *	oracle.c	the judge
- *	sim_main.c	seeds by the thousand
- *	sim_cases.c	one situation at a time
+ *	sim.c		seeds by the thousand
+ *	sim_*.c		one situation at a time, over the pair of pair.h
  */
 #ifndef SIM_H
 #define SIM_H
@@ -69,7 +70,8 @@ struct frame {
 	struct fx_txpkt tx;
 	unsigned held; /* segments to report done */
 	bool flat;     /* everything is in bytes[] */
-	uint32_t len;  /* of bytes[] */
+	enum frame_state fate;
+	uint32_t len; /* of bytes[] */
 	uint8_t bytes[SIM_FRAME];
 };
 
@@ -102,6 +104,7 @@ struct sim {
 	sim_tap tap;
 	void *tap_arg;
 	uint64_t frames, lost, doubled, delayed;
+	const char *malformed; /* a frame that left was not as it should be */
 };
 
 struct sim *sim_create(const struct link_cfg *link, uint64_t seed);
@@ -111,15 +114,16 @@ void frame_free(struct sim *s, struct frame *f); /* tells the sender's transport
 void net_send(struct sim *s, struct frame *f);
 void net_clear(struct sim *s); /* loses everything under way */
 void net_inject(struct sim *s, struct host *dst, const uint8_t *bytes, uint32_t len, uint64_t delay);
-bool net_busy(const struct sim *s, const struct host *h); /* the transmit queue is long */
+bool net_refers(const struct sim *s, const uint8_t *base, uint32_t size); /* does a frame on its way? */
+bool net_busy(const struct sim *s, const struct host *h);		  /* the transmit queue is long */
 /* Lets time pass until done() or nothing is left to happen or `until`; returns whether done. */
 bool sim_run(struct sim *s, uint64_t until, bool (*done)(void *arg), void *arg);
 
 /* ---- memory ---- */
 enum mem_kind { MEM_FLAT, MEM_RUNS, MEM_SOME_SLOW, MEM_SLOW };
 struct mem {
-	uint8_t *bytes;
-	uint32_t size;
+	uint8_t *bytes; /* as the application sees them */
+	uint32_t size, room;
 	struct fx_mr mr;
 	struct fx_mr_run runs[32];
 };
@@ -144,8 +148,8 @@ struct cq {
 };
 
 struct wr {
-	uint8_t op;	/* enum fx_wr_op */
-	uint8_t flags;	/* enum fx_wr_flags */
+	uint8_t op;    /* enum fx_wr_op */
+	uint8_t flags; /* enum fx_wr_flags */
 	uint32_t nsge;
 	struct fx_sge sge[FX_MAX_SGE];
 	const uint8_t *data[FX_MAX_SGE]; /* where inline data is taken from */
@@ -214,8 +218,8 @@ struct link_attr {
 	uint8_t rd_atomic;
 	uint32_t access;
 };
-struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq, struct cq *rcq, uint32_t sq_index,
-		     uint32_t rq_index);
+struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq, struct cq *rcq,
+		     uint32_t sq_index, uint32_t rq_index);
 bool qp_destroy(struct qp *q); /* false: something still pointed at it */
 /* Through INIT and RTR to RTS. Returns the first error. */
 int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a);
@@ -228,16 +232,17 @@ struct sim_cfg {
 	uint64_t seed;
 	struct link_cfg link;
 	bool chaos;
-	uint32_t mtu;	/* 0: drawn */
-	uint32_t qps;	/* 0: drawn */
-	uint32_t ops;	/* each flow's; 0: drawn */
-	bool verbose;
+	uint32_t mtu; /* 0: drawn */
+	uint32_t qps; /* 0: drawn */
+	uint32_t ops; /* each flow's; 0: drawn */
+	bool trace;   /* prints every frame */
 };
 /* Returns NULL or what failed (static storage). */
 const char *load_run(const struct sim_cfg *cfg);
 
 struct load_totals {
-	uint64_t messages, bytes, frames, lost, doubled, delayed, retransmits, timeouts, naks, rnr, dups, acks, turns;
+	uint64_t messages, bytes, frames, lost, doubled, delayed, retransmits, timeouts, naks, rnr, dups,
+		acks, turns;
 	uint64_t virtual_ns;
 };
 extern struct load_totals load_totals;

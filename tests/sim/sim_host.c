@@ -61,7 +61,8 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 	h->table.n = HOST_MRS;
 	h->next_mr = 1;
 	h->wake = h->app_at = SIM_NEVER;
-	tp.dma = cfg->chaos ? fx_dma_chaos_create(256, cfg->chaos_delay, rng_next(&h->rng)) : fx_dma_cpu_create(256);
+	tp.dma = cfg->chaos ? fx_dma_chaos_create(256, cfg->chaos_delay, rng_next(&h->rng))
+			    : fx_dma_cpu_create(256);
 	tp.slow = slow_engine_create(rng_next(&h->rng), cfg->chaos ? cfg->chaos_delay : 3);
 	h->dma = tp.dma;
 	h->slow = tp.slow;
@@ -155,7 +156,8 @@ static void transmit(struct host *h)
 
 			h->spare[i] = NULL;
 			f->src = h;
-			memcpy(&f->tx, &out[i], offsetof(struct fx_txpkt, seg) + out[i].nseg * sizeof(out[i].seg[0]));
+			memcpy(&f->tx, &out[i],
+			       offsetof(struct fx_txpkt, seg) + out[i].nseg * sizeof(out[i].seg[0]));
 			net_send(h->s, f);
 		}
 	} while (n == max);
@@ -225,8 +227,8 @@ void cq_destroy(struct cq *c)
 
 /* ---- queue pairs ---- */
 
-struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq, struct cq *rcq, uint32_t sq_index,
-		     uint32_t rq_index)
+struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq, struct cq *rcq,
+		     uint32_t sq_index, uint32_t rq_index)
 {
 	struct qp *q = calloc(1, sizeof(*q));
 	uint32_t stride = fx_rq_stride(cfg->max_recv_sge), shift = 0;
@@ -269,8 +271,9 @@ bool qp_destroy(struct qp *q)
 	bool idle;
 
 	fx_qp_detach(h->tp, q->core);
+	host_rouse(h, h->s->now);
 	for (unsigned i = 0; i < 200 && !fx_qp_idle(q->core); i++)
-		host_turn(h);
+		sim_run(h->s, h->s->now + 100000, NULL, NULL);
 	idle = fx_qp_idle(q->core);
 	h->qp[q->qpn >> FX_WORKER_BITS] = NULL;
 	fx_qp_free(h->tp, q->core);
@@ -320,7 +323,8 @@ int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a)
 	m.max_dest_rd_atomic = a->rd_atomic;
 	m.min_rnr_timer = a->min_rnr_timer;
 	err = fx_qp_modify(q->h->tp, q->core, &m,
-			   M_STATE | M_AV | M_MTU | M_DEST_QPN | M_RQ_PSN | M_DEST_RD_ATOMIC | M_RNR_TIMER, &path, 0, 0);
+			   M_STATE | M_AV | M_MTU | M_DEST_QPN | M_RQ_PSN | M_DEST_RD_ATOMIC | M_RNR_TIMER,
+			   &path, 0, 0);
 	if (err)
 		return err;
 	m.qp_state = RTS;
@@ -371,7 +375,8 @@ static uint32_t put_sges(struct fx_sq_slot *e, const struct wr *w)
 		e->sge = w->sge[0];
 	for (uint32_t i = 1; i < w->nsge; i += FX_EXT_SGES, n++)
 		for (uint32_t k = 0; k < FX_EXT_SGES && i + k < w->nsge; k++)
-			memcpy((uint8_t *)(e + n) + k * sizeof(struct fx_sge), &w->sge[i + k], sizeof(struct fx_sge));
+			memcpy((uint8_t *)(e + n) + k * sizeof(struct fx_sge), &w->sge[i + k],
+			       sizeof(struct fx_sge));
 	return n;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Random work: from one seed, the shape of a network, of QPs and their memory, and what every flow does; posted as the
- * queues allow, with every post and completion shown to the oracle.
+ * Random work: from one seed, the shape of a network, of QPs and their memory, and what every flow does;
+ * posted as the queues allow, with every post and completion shown to the oracle.
  *
  * Room: tests/sim.
  */
@@ -75,11 +75,11 @@ static void fill_wr(struct flow *f, const struct or_post *p, struct wr *w)
 
 	*w = (struct wr){
 		.op = ops[p->op],
-		.flags = (uint8_t)((p->signaled ? FX_WRF_SIGNALED : 0) | (p->solicited ? FX_WRF_SOLICITED : 0) |
-				   (p->inlined ? FX_WRF_INLINE : 0)),
+		.flags = (uint8_t)((p->signaled ? FX_WRF_SIGNALED : 0) |
+				   (p->solicited ? FX_WRF_SOLICITED : 0) | (p->inlined ? FX_WRF_INLINE : 0)),
 		.imm = p->imm,
 	};
-	if (rng_chance(&f->rng, 50000))
+	if (p->forward || rng_chance(&f->rng, 50000))
 		w->flags |= FX_WRF_FENCE;
 	w->nsge = sges(f->src, &p->local, w->sge);
 	for (uint32_t i = 0; i < w->nsge; i++) {
@@ -97,10 +97,10 @@ static void fill_wr(struct flow *f, const struct or_post *p, struct wr *w)
 static bool prepare(struct flow *f, struct or_post *p)
 {
 	const struct planned *o = &f->plan[f->posted];
-	struct posted *mine = &f->ring[f->posted % RING];
+	struct posted *mine = &f->ring[f->posted % RING], *before = &f->ring[(f->posted - 1) % RING];
 	bool chained = o->overwrite || o->reread, remote = o->op >= OR_WRITE && !chained;
 
-	if (!f->src_slots.n || (remote && !f->target_slots.n))
+	if ((!o->forward && !f->src_slots.n) || (remote && !f->target_slots.n))
 		return false;
 	*p = (struct or_post){.op = o->op,
 			      .len = o->len,
@@ -110,38 +110,56 @@ static bool prepare(struct flow *f, struct or_post *p)
 			      .inlined = o->inlined,
 			      .keep = o->keep,
 			      .overwrite = o->overwrite,
-			      .reread = o->reread};
-	mine->src = take_slot(&f->src_slots);
-	scatter(f, &p->local, slot_at(f, f->src, mine->src), o->len, o->nsge);
+			      .reread = o->reread,
+			      .forward = o->forward,
+			      .keep_local = o->keep_local};
+	/* a slot that two messages share is given back by the last */
+	if (o->forward) {
+		p->local = f->last_local;
+		mine->src = before->src;
+		before->src = NO_SLOT;
+	} else {
+		mine->src = take_slot(&f->src_slots);
+		scatter(f, &p->local, slot_at(f, f->src, mine->src), o->len, o->nsge);
+	}
 	mine->target = NO_SLOT;
 	if (chained) {
 		p->remote = f->last_remote;
-		mine->target = f->ring[(f->posted - 1) % RING].target;
-		f->ring[(f->posted - 1) % RING].target = NO_SLOT; /* its last user gives it back */
+		mine->target = before->target;
+		before->target = NO_SLOT;
 	} else if (remote) {
 		mine->target = take_slot(&f->target_slots);
 		scatter(f, &p->remote, slot_at(f, f->target, mine->target), o->len, 1);
 	}
+	f->last_local = p->local;
 	f->last_remote = p->remote;
 	return true;
 }
 
 static bool can_post(const struct flow *f)
 {
-	return f->posted < f->nplan && f->posted - or_retired(f->judge) < f->max_send && f->posted - f->freed < RING;
+	return f->posted < f->nplan && f->posted - or_retired(f->judge) < f->max_send &&
+	       f->posted - f->freed < RING;
 }
 
-/* Gives back the memory of messages that are over. */
+/* Gives back the memory of messages that are over; but not what the next message will use too. */
 static void reclaim(struct flow *f)
 {
-	while (f->src_freed < or_retired(f->judge))
-		give_slot(&f->src_slots, f->ring[f->src_freed++ % RING].src);
+	while (f->src_freed < or_retired(f->judge)) {
+		uint32_t slot = f->ring[f->src_freed % RING].src;
+
+		if (f->plan[f->src_freed].keep_local && f->posted == f->src_freed + 1)
+			break;
+		f->src_freed++;
+		if (slot != NO_SLOT)
+			give_slot(&f->src_slots, slot);
+	}
 	while (f->freed < f->src_freed && or_remote_free(f->judge, f->freed)) {
-		uint32_t slot;
+		uint32_t slot = f->ring[f->freed % RING].target;
 
 		if (f->plan[f->freed].keep && f->posted == f->freed + 1)
-			return; /* the next message will use its target too */
-		slot = f->ring[f->freed++ % RING].target;
+			break;
+		f->freed++;
 		if (slot != NO_SLOT)
 			give_slot(&f->target_slots, slot);
 	}
@@ -179,7 +197,8 @@ static uint64_t post_recvs(struct flow *f, uint64_t now)
 		if (f->recv_at > now)
 			return f->recv_at;
 		f->recv_at = 0;
-		scatter(f, &at, slot_at(f, f->recv_mem, (uint32_t)(f->recv_posted % f->max_recv)), r->room, r->nsge);
+		scatter(f, &at, slot_at(f, f->recv_mem, (uint32_t)(f->recv_posted % f->max_recv)), r->room,
+			r->nsge);
 		or_recv_posted(f->judge, &at);
 		qp_post_recv(f->to, sge, sges(f->recv_mem, &at, sge));
 		f->recv_posted++;
@@ -188,6 +207,22 @@ static uint64_t post_recvs(struct flow *f, uint64_t now)
 }
 
 /* ---- completing ---- */
+
+/* A send completion; no frame that is still on its way may point at memory of what is over (contract 15). */
+static void sent(struct load *l, struct flow *f, const struct or_cqe *c)
+{
+	uint64_t m = or_retired(f->judge);
+
+	or_send_cqe(f->judge, c);
+	for (; m < or_retired(f->judge); m++) {
+		uint32_t slot = f->ring[m % RING].src;
+
+		if (slot != NO_SLOT && f->plan[m].op != OR_READ &&
+		    net_refers(l->s, slot_at(f, f->src, slot), f->slot_size))
+			or_fail(l->s->oracle, "message %llu completed while a frame still needs its buffer",
+				(unsigned long long)m);
+	}
+}
 
 static void show_cqe(struct load *l, struct host *h, const struct fx_cqe *c)
 {
@@ -203,13 +238,14 @@ static void show_cqe(struct load *l, struct host *h, const struct fx_cqe *c)
 	struct flow **pair;
 
 	if (!q || c->qpn_gen != fx_qpn_gen(q->qpn, (uint8_t)q->gen)) {
-		or_fail(l->s->oracle, "host %u: a completion for QP %x, which is not there", h->id, c->qpn_gen);
+		or_fail(l->s->oracle, "host %u: a completion for QP %x, which is not there", h->id,
+			c->qpn_gen);
 		return;
 	}
 	pair = q->user; /* [0]: what it sends, [1]: what it receives */
 	if (c->opcode == FX_WC_SEND || c->opcode == FX_WC_RDMA_WRITE || c->opcode == FX_WC_RDMA_READ) {
 		o.op = c->opcode == FX_WC_SEND ? OR_SEND : c->opcode == FX_WC_RDMA_WRITE ? OR_WRITE : OR_READ;
-		or_send_cqe(pair[0]->judge, &o);
+		sent(l, pair[0], &o);
 	} else if (c->opcode == FX_WC_RECV || c->opcode == FX_WC_RECV_RDMA_WITH_IMM) {
 		o.op = c->opcode == FX_WC_RECV ? OR_SEND : OR_WRITE_IMM;
 		or_recv_cqe(pair[1]->judge, &o);
@@ -313,18 +349,35 @@ static void add_totals(const struct load *l)
 /* Counters that must stay zero whatever the network does: frames were intact, the application behaved. */
 static void check_counters(struct load *l)
 {
+	if (l->s->malformed)
+		or_fail(l->s->oracle, "a malformed frame was sent: %s", l->s->malformed);
 	for (unsigned i = 0; i < SIM_HOSTS; i++) {
 		const struct fx_counters *n = fx_tp_counters(l->s->host[i]->tp);
 		uint64_t drops = 0;
 
 		for (unsigned d = 0; d < FX_DROPS; d++)
 			drops += n->drop[d];
-		if (drops || n->rx_unknown_qp || n->rx_wrong_state || n->rx_wrong_peer || n->rx_wrong_transport ||
-		    n->rx_bad_length || n->rx_remote_access || n->rx_invalid_request || n->wqe_stale || n->wqe_bad ||
-		    n->wqe_overrun || n->rwqe_bad || n->dma_errors || n->cq_overruns || n->qp_errors ||
-		    l->s->host[i]->events)
+		if (drops || n->rx_unknown_qp || n->rx_wrong_state || n->rx_wrong_peer ||
+		    n->rx_wrong_transport || n->rx_bad_length || n->rx_remote_access ||
+		    n->rx_invalid_request || n->wqe_stale || n->wqe_bad || n->wqe_overrun || n->rwqe_bad ||
+		    n->dma_errors || n->cq_overruns || n->qp_errors || l->s->host[i]->events)
 			or_fail(l->s->oracle, "host %u: a counter of errors is not zero", i);
 	}
+}
+
+static bool print_frame(void *arg, struct frame *f, const struct fx_bth *b)
+{
+	struct load *l = arg;
+
+	printf("%10llu.%03u %u> qp %x %-22s psn %06x", (unsigned long long)l->s->now / 1000,
+	       (unsigned)(l->s->now % 1000), f->src->id, b->dqpn >> FX_WORKER_BITS,
+	       fx_opcodes[b->opcode].name, b->psn);
+	if (fx_opcodes[b->opcode].flags & FX_OPF_AETH)
+		printf(" aeth %02x", b->aeth.syndrome);
+	if (fx_opcodes[b->opcode].flags & FX_OPF_RETH)
+		printf(" len %u", b->reth.length);
+	printf("%s%s\n", b->ackreq ? " ackreq" : "", f->fate == FRAME_LOST ? " LOST" : "");
+	return false;
 }
 
 static void run(struct load *l)
@@ -351,6 +404,10 @@ const char *load_run(const struct sim_cfg *cfg)
 	struct load *l = load_setup(cfg);
 	const char *bad;
 
+	if (cfg->trace) {
+		l->s->tap = print_frame;
+		l->s->tap_arg = l;
+	}
 	run(l);
 	bad = or_failed(l->s->oracle);
 	if (bad)

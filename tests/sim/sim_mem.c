@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Memory regions of every kind that the transport may meet: flat, in several runs, and partly or wholly out of reach;
- * and the engine for the last.
+ * Memory regions of every kind that the transport may meet: flat, in several runs, and partly or wholly out
+ * of reach; and the engine for the last.
  *
  * Room: tests/sim.
  */
@@ -9,22 +9,39 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
-enum { RUN_MIN = 5000, QUEUE = 1024, PAGE = 4096 };
+enum {
+	RUN_MIN = 2,
+	QUEUE = 1024,
+	PAGE = 4096,
+	RUNS = sizeof((struct mem){0}.runs) / sizeof(struct fx_mr_run)
+};
 
-static void cut_runs(struct mem *m, enum mem_kind kind, struct rng *r)
+static void *map(int fd, uint64_t off, uint64_t len)
+{
+	void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)off);
+
+	if (p == MAP_FAILED)
+		abort();
+	return p;
+}
+
+/* The same pages twice: in one piece for the application, in runs at other addresses for the transport. */
+static void cut_runs(struct mem *m, int fd, enum mem_kind kind, struct rng *r)
 {
 	uint64_t off = 0;
 
-	while (off < m->size) {
+	while (off < m->room) {
 		struct fx_mr_run *run = &m->runs[m->mr.nrun++];
-		uint64_t len = RUN_MIN + rng_below(r, 1 + m->size / 8);
+		uint64_t len = (RUN_MIN + rng_below(r, 1 + m->room / PAGE / 8)) * PAGE;
 
-		if (m->mr.nrun == 32 || len > m->size - off)
-			len = m->size - off;
-		*run = (struct fx_mr_run){.off = off, .len = len, .base = m->bytes + off};
-		if (kind == MEM_SLOW || (kind == MEM_SOME_SLOW && rng_chance(r, 500000)))
-			run->base = NULL;
+		if (m->mr.nrun == RUNS || len > m->room - off)
+			len = m->room - off;
+		*run = (struct fx_mr_run){.off = off, .len = len};
+		if (kind == MEM_RUNS || (kind == MEM_SOME_SLOW && rng_chance(r, 500000)))
+			run->base = map(fd, off, len);
 		off += len;
 	}
 	m->mr.run = m->runs;
@@ -33,19 +50,26 @@ static void cut_runs(struct mem *m, enum mem_kind kind, struct rng *r)
 struct mem *mem_create(struct host *h, uint32_t size, uint32_t access, enum mem_kind kind, struct rng *r)
 {
 	struct mem *m = calloc(1, sizeof(*m));
-	uint32_t room = (size + PAGE - 1) / PAGE * PAGE;
 
-	m->bytes = aligned_alloc(PAGE, room);
 	m->size = size;
+	m->room = (size + PAGE - 1) / PAGE * PAGE;
 	m->mr.length = size;
-	m->mr.iova = rng_chance(r, 500000) ? (uint64_t)rng_below(r, 1 << 30) * PAGE : (uint64_t)(uintptr_t)m->bytes;
 	m->mr.access = access;
 	m->mr.pd = 1;
+	if (kind == MEM_FLAT) {
+		m->mr.base = m->bytes = aligned_alloc(PAGE, m->room);
+	} else {
+		int fd = memfd_create("sim", MFD_CLOEXEC);
+
+		if (fd < 0 || ftruncate(fd, m->room))
+			abort();
+		m->bytes = map(fd, 0, m->room);
+		cut_runs(m, fd, kind, r);
+		close(fd);
+	}
 	m->mr.slow = m->bytes;
-	if (kind == MEM_FLAT)
-		m->mr.base = m->bytes;
-	else
-		cut_runs(m, kind, r);
+	m->mr.iova = rng_chance(r, 500000) ? (uint64_t)rng_below(r, 1 << 30) * PAGE
+					   : (uint64_t)(uintptr_t)m->bytes;
 	mem_publish(h, m, h->next_mr++, (uint32_t)rng_next(r));
 	return m;
 }
@@ -63,7 +87,13 @@ void mem_revoke(struct host *h, struct mem *m)
 
 void mem_destroy(struct mem *m)
 {
-	free(m->bytes);
+	for (uint32_t i = 0; i < m->mr.nrun; i++)
+		if (m->runs[i].base)
+			munmap(m->runs[i].base, m->runs[i].len);
+	if (m->mr.nrun)
+		munmap(m->bytes, m->room);
+	else
+		free(m->bytes);
 	free(m);
 }
 

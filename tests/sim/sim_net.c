@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The clock, the events, and the link: latency, a line rate, and independent loss, duplication and reordering of
- * every frame in both directions.
+ * The clock, the events, and the link: latency, a line rate, and independent loss, duplication and
+ * reordering of every frame in both directions.
  *
- * Room: tests/sim. A zero-copy frame points into its sender's memory until it is lost or its receiver gives it back,
- * and only then are its segments reported done. A duplicate is a copy of the bytes made when the frame left.
+ * Room: tests/sim. A zero-copy frame points into its sender's memory until it is lost or its receiver gives
+ * it back, and only then are its segments reported done. A duplicate is a copy of the bytes made when the
+ * frame left.
  */
 #include "sim.h"
 
@@ -122,7 +123,8 @@ static void gather(struct frame *f)
 		const uint8_t *from = f->tx.seg[i].base;
 
 		if (!from)
-			from = (const uint8_t *)f->tx.seg[i].mr->slow + (f->tx.seg[i].va - f->tx.seg[i].mr->iova);
+			from = (const uint8_t *)f->tx.seg[i].mr->slow +
+			       (f->tx.seg[i].va - f->tx.seg[i].mr->iova);
 		memcpy(p, from, f->tx.seg[i].len);
 		p += f->tx.seg[i].len;
 	}
@@ -154,6 +156,35 @@ static void finish(struct sim *s, struct frame *f)
 	p->nmore = f->tx.nseg;
 	if (f->tx.pad + icrc && p->nmore < FX_PKT_SEGS)
 		p->more[p->nmore++] = (struct fx_piece){tail, f->tx.pad + icrc};
+}
+
+static uint32_t get16(const uint8_t *p)
+{
+	return (uint32_t)p[0] << 8 | p[1];
+}
+
+/* What any frame must be: lengths that agree, and payload padded to words. Returns the offset of BTH. */
+static uint32_t inspect(struct sim *s, const struct frame *f)
+{
+	const uint8_t *p = f->bytes;
+	bool ip6 = p[12] == 0x86;
+	uint32_t udp = FX_ETH_LEN + (ip6 ? FX_IP6_LEN : FX_IP4_LEN), bth = udp + FX_UDP_LEN;
+	uint32_t payload = 0, len;
+
+	for (unsigned i = 0; i < f->tx.nseg; i++)
+		payload += f->tx.seg[i].len;
+	len = f->tx.hdr_len + payload + f->tx.pad + (s->link.icrc ? FX_ICRC_LEN : 0) - udp;
+	if (get16(p + udp + 4) != len)
+		s->malformed = "UDP length";
+	else if (get16(p + FX_ETH_LEN + (ip6 ? 4 : 2)) != len + (ip6 ? 0 : FX_IP4_LEN))
+		s->malformed = "IP length";
+	else if (len % 4)
+		s->malformed = "payload is not padded to words";
+	else if (f->tx.nseg && (p[bth + 1] >> 4 & 3) != f->tx.pad)
+		s->malformed = "pad count in BTH";
+	else if (f->tx.nseg && (payload + f->tx.pad) % 4)
+		s->malformed = "pad";
+	return bth;
 }
 
 /* Splits a flat frame in two pieces at a random place behind its headers. */
@@ -201,8 +232,10 @@ static uint64_t flight(struct sim *s, struct rng *r)
 static void departed(struct sim *s, struct frame *f)
 {
 	struct rng *r = &s->rng[f->src->id];
+	struct frame *copy = NULL;
+	uint32_t off = inspect(s, f), len;
 	struct fx_bth bth;
-	uint32_t len;
+	uint64_t at;
 	bool lost;
 
 	if (!s->link.zero_copy || f->tx.stage) {
@@ -219,22 +252,26 @@ static void departed(struct sim *s, struct frame *f)
 	}
 	s->frames++;
 	lost = rng_chance(r, s->link.loss);
-	if (rng_chance(r, s->link.dup)) {
-		s->doubled++;
-		event_add(s, s->now + flight(s, r), twin(s, f), FRAME_FLYING);
-	}
+	f->fate = lost ? FRAME_LOST : FRAME_FLYING;
+	if (rng_chance(r, s->link.dup))
+		copy = twin(s, f);
 	finish(s, f);
 	if (f->flat && rng_chance(r, 300000))
 		split(f, r);
-	if (s->tap) {
-		uint32_t off = f->bytes[12] == 0x08 ? FX_ETH_LEN + FX_IP4_LEN + FX_UDP_LEN
-						    : FX_ETH_LEN + FX_IP6_LEN + FX_UDP_LEN;
-
-		if (!fx_bth_parse(f->bytes + off, f->pkt.have - off, &bth, &len))
-			lost |= s->tap(s->tap_arg, f, &bth);
-	}
+	if (fx_bth_parse(f->bytes + off, f->pkt.have - off, &bth, &len))
+		s->malformed = "BTH";
+	else if (s->tap)
+		lost |= s->tap(s->tap_arg, f, &bth);
 	s->lost += lost;
-	event_add(s, s->now + flight(s, r), f, lost ? FRAME_LOST : FRAME_FLYING);
+	at = s->now + flight(s, r);
+	event_add(s, at, f, lost ? FRAME_LOST : FRAME_FLYING);
+	if (copy) {
+		uint64_t other = s->now + flight(s, r);
+
+		/* a copy that overtakes would be acknowledged while its original still needs the buffer */
+		s->doubled++;
+		event_add(s, f->held && other < at ? at : other, copy, FRAME_FLYING);
+	}
 }
 
 void net_send(struct sim *s, struct frame *f)
@@ -248,6 +285,18 @@ void net_send(struct sim *s, struct frame *f)
 		*line = s->now;
 	*line += (uint64_t)(f->len + f->tx.payload + 24) * s->link.ps_per_byte / 1000;
 	event_add(s, *line, f, FRAME_QUEUED);
+}
+
+bool net_refers(const struct sim *s, const uint8_t *base, uint32_t size)
+{
+	for (unsigned i = 0; i < s->nheap; i++) {
+		const struct frame *f = s->heap[i].frame;
+
+		for (unsigned k = 0; f->held && k < f->tx.nseg; k++)
+			if (f->tx.seg[k].base >= base && f->tx.seg[k].base < base + size)
+				return true;
+	}
+	return false;
 }
 
 bool net_busy(const struct sim *s, const struct host *h)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Seeds by the thousand. Without arguments: a table of networks and engines, and one line at the end. With any, only
- * what they say:
+ * Seeds by the thousand. Without arguments: a table of networks and engines, and one line at the end. With
+ * any, only what they say:
  *
- *	sim --seeds A..B --loss P --dup P --reorder P --dma cpu|chaos --mtu N --qps N --ops N --scale PERCENT
+ *	sim --seeds A..B --loss P --dup P --reorder P --dma cpu|chaos --mtu N --qps N --ops N [--trace]
+ *	sim [--scale PERCENT] [--stop]		the table with fewer or more seeds; stop at the first failure
  *
- * Probabilities are per frame and direction, 0 to 1. What is not given is drawn from the seed. A seed that fails prints
- * the command that repeats it.
+ * Probabilities are per frame and direction, 0 to 1. What is not given is drawn from the seed. A seed that
+ * fails prints the command that repeats it; with --trace it prints every frame.
  *
  * Room: tests/sim.
  */
@@ -23,7 +24,10 @@ struct row {
 	uint64_t from, to;
 };
 
-#define ROW(l, d, r, c, a, b) {{.link = {.loss = l, .dup = d, .reorder = r}, .chaos = c}, a, b}
+#define ROW(l, d, r, c, a, b)                                                                                \
+	{                                                                                                    \
+		{.link = {.loss = l, .dup = d, .reorder = r}, .chaos = c}, a, b                              \
+	}
 static const struct row table[] = {
 	ROW(0, 0, 0, false, 1, 400),
 	ROW(0, 0, 0, true, 1, 400),
@@ -39,13 +43,13 @@ static const struct row table[] = {
 };
 
 static const char *program;
-static unsigned long failures;
+static unsigned long failures, enough = 20;
 
 static void command(const struct sim_cfg *c, uint64_t seed)
 {
-	printf("%s --seeds %llu..%llu --loss %g --dup %g --reorder %g --dma %s", program, (unsigned long long)seed,
-	       (unsigned long long)seed, c->link.loss / 1e6, c->link.dup / 1e6, c->link.reorder / 1e6,
-	       c->chaos ? "chaos" : "cpu");
+	printf("%s --seeds %llu..%llu --loss %g --dup %g --reorder %g --dma %s", program,
+	       (unsigned long long)seed, (unsigned long long)seed, c->link.loss / 1e6, c->link.dup / 1e6,
+	       c->link.reorder / 1e6, c->chaos ? "chaos" : "cpu");
 	if (c->mtu)
 		printf(" --mtu %u", c->mtu);
 	if (c->qps)
@@ -70,7 +74,7 @@ static uint64_t run_row(const struct row *row)
 		command(&c, seed);
 		printf("   # %s\n", bad);
 		fflush(stdout);
-		if (++failures >= 20) {
+		if (++failures >= enough) {
 			printf("that is enough\n");
 			exit(1);
 		}
@@ -85,20 +89,20 @@ static uint32_t ppm(const char *s)
 	return p < 0 ? 0 : p > 1 ? 1000000 : (uint32_t)(p * 1e6 + 0.5);
 }
 
-enum { O_SEEDS, O_LOSS, O_DUP, O_REORDER, O_DMA, O_MTU, O_QPS, O_OPS, O_SCALE };
+enum { O_SEEDS, O_LOSS, O_DUP, O_REORDER, O_DMA, O_MTU, O_QPS, O_OPS, O_SCALE, O_STOP, O_TRACE };
 static const struct option options[] = {
-	{"seeds", 1, NULL, O_SEEDS}, {"loss", 1, NULL, O_LOSS},	  {"dup", 1, NULL, O_DUP},
-	{"reorder", 1, NULL, O_REORDER}, {"dma", 1, NULL, O_DMA}, {"mtu", 1, NULL, O_MTU},
-	{"qps", 1, NULL, O_QPS},     {"ops", 1, NULL, O_OPS},	  {"scale", 1, NULL, O_SCALE},
-	{NULL, 0, NULL, 0},
+	{"seeds", 1, NULL, O_SEEDS},	 {"loss", 1, NULL, O_LOSS},   {"dup", 1, NULL, O_DUP},
+	{"reorder", 1, NULL, O_REORDER}, {"dma", 1, NULL, O_DMA},     {"mtu", 1, NULL, O_MTU},
+	{"qps", 1, NULL, O_QPS},	 {"ops", 1, NULL, O_OPS},     {"scale", 1, NULL, O_SCALE},
+	{"stop", 0, NULL, O_STOP},	 {"trace", 0, NULL, O_TRACE}, {NULL, 0, NULL, 0},
 };
 
 static void usage(void)
 {
 	fprintf(stderr,
-		"usage: %s [--seeds A..B] [--loss P] [--dup P] [--reorder P] [--dma cpu|chaos] [--mtu N] [--qps N] "
-		"[--ops N] [--scale PERCENT]\n",
-		program);
+		"usage: %s [--seeds A..B] [--loss P] [--dup P] [--reorder P] [--dma cpu|chaos] [--mtu N] "
+		"[--qps N] [--ops N] [--trace]\n       %s [--scale PERCENT] [--stop]\n",
+		program, program);
 	exit(2);
 }
 
@@ -129,7 +133,8 @@ static void parse(int o, struct row *r)
 		break;
 	case O_MTU:
 		r->cfg.mtu = (uint32_t)atoi(optarg);
-		if (r->cfg.mtu != 256 && r->cfg.mtu != 512 && r->cfg.mtu != 1024 && r->cfg.mtu != 2048 && r->cfg.mtu != 4096)
+		if (r->cfg.mtu != 256 && r->cfg.mtu != 512 && r->cfg.mtu != 1024 && r->cfg.mtu != 2048 &&
+		    r->cfg.mtu != 4096)
 			usage();
 		break;
 	case O_QPS:
@@ -139,6 +144,9 @@ static void parse(int o, struct row *r)
 		break;
 	case O_OPS:
 		r->cfg.ops = (uint32_t)atoi(optarg);
+		break;
+	case O_TRACE:
+		r->cfg.trace = true;
 		break;
 	default:
 		usage();
@@ -169,6 +177,10 @@ int main(int argc, char **argv)
 			scale = (unsigned)atoi(optarg);
 			continue;
 		}
+		if (o == O_STOP) {
+			enough = 1;
+			continue;
+		}
 		parse(o, &given);
 		custom = true;
 	}
@@ -182,11 +194,13 @@ int main(int argc, char **argv)
 	}
 	if (custom)
 		seeds = run_row(&given);
-	printf("sim: %llu seeds, %lu failed; %llu messages, %.1f MB, %llu frames (%llu lost, %llu doubled, %llu delayed), "
-	       "%llu resent, %llu timeouts, %llu NAKs, %llu RNR, %llu duplicates; %.1f s\n",
+	printf("sim: %llu seeds, %lu failed; %llu messages, %.1f MB, %llu frames "
+	       "(%llu lost, %llu doubled, %llu delayed), %llu resent, "
+	       "%llu timeouts, %llu NAKs, %llu RNR, %llu duplicates; %.1f s\n",
 	       (unsigned long long)seeds, failures, (unsigned long long)t->messages, (double)t->bytes / 1e6,
 	       (unsigned long long)t->frames, (unsigned long long)t->lost, (unsigned long long)t->doubled,
-	       (unsigned long long)t->delayed, (unsigned long long)t->retransmits, (unsigned long long)t->timeouts,
-	       (unsigned long long)t->naks, (unsigned long long)t->rnr, (unsigned long long)t->dups, seconds() - start);
+	       (unsigned long long)t->delayed, (unsigned long long)t->retransmits,
+	       (unsigned long long)t->timeouts, (unsigned long long)t->naks, (unsigned long long)t->rnr,
+	       (unsigned long long)t->dups, seconds() - start);
 	return failures != 0;
 }
