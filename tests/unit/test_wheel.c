@@ -262,9 +262,9 @@ static void test_far_future(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_random),	   cmocka_unit_test(test_next_leads_to_expiry),
+		cmocka_unit_test(test_random),	    cmocka_unit_test(test_next_leads_to_expiry),
 		cmocka_unit_test(test_level_edges), cmocka_unit_test(test_rearm),
-		cmocka_unit_test(test_disarm),	   cmocka_unit_test(test_far_future),
+		cmocka_unit_test(test_disarm),	    cmocka_unit_test(test_far_future),
 	};
 
 	return cmocka_run_group_tests_name("wheel", tests, NULL, NULL);
