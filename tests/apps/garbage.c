@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A hostile client: garbage SOCKET [ROUNDS [SEED]]. Sends a core what no library would send: rubbish datagrams,
+ * A hostile client: garbage SOCKET [ROUNDS [SEED]]. Sends a core what no library would: rubbish datagrams,
  * lying headers, requests before the greeting, random fields in every request, descriptors of the wrong kind,
- * hang-ups at every point, and rings full of rubbish. It fails only when the core is not there any more.
+ * hang-ups at every point, and rings full of rubbish: with nothing behind them, and with a connected QP and
+ * valid keys. It fails only when the core is not there any more, or never let it have a connected QP.
  *
  * Room: tests. May use: libc, control/protocol.h.
  */
@@ -26,7 +27,24 @@
 
 enum { ANSWER_MS = 200, GONE_TRIES = 100, MAX_FDS = 8 };
 
+/* A guest that does everything right until it has a connected QP and a registered buffer. */
+struct guest {
+	int fd;
+	struct fx_hello_rep hello;
+	char *arena;
+	int kick;
+	uint32_t pd, cq, qp, mr, lkey, rkey;
+	uint32_t qpn_gen;
+	uint64_t rq_off;
+};
+
+enum { CQ_SHIFT = 8, RQ_SHIFT = 6, BUFFER = 64 * 1024, SEND_WR = 64 };
+
 static uint64_t state;
+static unsigned connected;
+static uint32_t calm = 1;
+static char buffer[BUFFER] __attribute__((aligned(4096)));
+static struct guest *known; /* whose handles odd() may use */
 
 static uint32_t rnd(void) /* splitmix64: the same run for the same seed */
 {
@@ -37,12 +55,22 @@ static uint32_t rnd(void) /* splitmix64: the same run for the same seed */
 	return (uint32_t)(z ^ z >> 31);
 }
 
+/* Once in `n` times, in calm rounds less often. */
+static bool rare(uint32_t n)
+{
+	return rnd() % (n * calm) == 0;
+}
+
 /* Values at which code breaks are likelier than others. */
 static uint32_t odd(void)
 {
+	const uint32_t handles[] = {known ? known->pd : 1, known ? known->cq : 1, known ? known->qp : 1,
+				    known ? known->mr : 1, known ? known->qpn_gen : 1};
 	static const uint32_t edge[] = {0,	    1,		2,  3,	  0x7fffffff, 0x80000000,
 					0xffffffff, 0xfffffffe, 64, 4096, 16,	      31};
 
+	if (rnd() % 4 == 0)
+		return handles[rnd() % 5];
 	return rnd() % 3 ? edge[rnd() % (sizeof(edge) / sizeof(edge[0]))] : rnd();
 }
 
@@ -203,59 +231,243 @@ static bool lie(int fd)
 	return tell(fd, words, size);
 }
 
-/* Fills the send pipe with rubbish whose phase says that it is valid, and wakes the worker. */
-static void spoil_pipe(const struct fx_hello_rep *rep, char *arena, int kick)
+/* A right request; false: refused. */
+static bool ask(int fd, uint16_t op, void *req, uint32_t size, void *rep, size_t rep_size)
 {
-	uint64_t slots = 1ull << (rep->pipe_shift & 31);
-	char *ring = arena + rep->pipe_off + sizeof(struct fx_pipe_head);
+	struct fx_msg_head head = {.magic = FX_PROTO_MAGIC, .op = op, .size = size};
+	char buf[FX_MSG_BYTES] = {0};
 
-	if (rep->pipe_off + sizeof(struct fx_pipe_head) + slots * FX_SLOT_SIZE > rep->arena_size)
-		return;
-	for (uint64_t i = 0; i < slots; i++) {
+	memcpy(req, &head, sizeof(head));
+	if (send(fd, req, size, MSG_NOSIGNAL) < 0 || answer(fd, buf, sizeof(buf), NULL) < sizeof(head))
+		return false;
+	memcpy(rep, buf, rep_size);
+	return ((struct fx_msg_head *)rep)->err == 0;
+}
+
+static bool register_buffer(struct guest *g)
+{
+	struct fx_reg_mr_req req = {.pd = g->pd,
+				    .access = 7,
+				    .addr = (uintptr_t)buffer,
+				    .length = BUFFER,
+				    .iova = (uintptr_t)buffer,
+				    .flags = FX_REG_NO_CONVERT};
+	struct fx_reg_mr_rep rep;
+	struct fx_reg_mr_done_req done = {0};
+	struct fx_reg_mr_done_rep keys;
+
+	if (!ask(g->fd, FX_MSG_REG_MR, &req, sizeof(req), &rep, sizeof(rep)))
+		return false;
+	done.mr = g->mr = rep.mr;
+	done.nseg = rep.nseg;
+	if (!ask(g->fd, FX_MSG_REG_MR_DONE, &done, sizeof(done), &keys, sizeof(keys)))
+		return false;
+	g->lkey = keys.lkey;
+	g->rkey = keys.rkey;
+	return true;
+}
+
+/* INIT, RTR, RTS; masks and states as in the verbs ABI. */
+static bool connect_self(struct guest *g)
+{
+	static const uint32_t masks[] = {1 | 1 << 4 | 1 << 5 | 1 << 3,
+					 1 | 1 << 7 | 1 << 8 | 1 << 20 | 1 << 12 | 1 << 17 | 1 << 15,
+					 1 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 16 | 1 << 13};
+
+	for (uint32_t i = 0; i < 3; i++) {
+		struct fx_modify_qp_req req = {.qp = g->qp,
+					       .mask = masks[i],
+					       .attr = {.qp_state = i + 1,
+							.path_mtu = 1 + rnd() % 5,
+							.dest_qp_num = g->qpn_gen & 0xffffff,
+							.access = 7,
+							.port_num = 1,
+							.max_rd_atomic = 4,
+							.max_dest_rd_atomic = 4,
+							.min_rnr_timer = 1,
+							.timeout = 8,
+							.retry_cnt = (uint8_t)(rnd() % 8),
+							.rnr_retry = (uint8_t)(rnd() % 8)}};
+		struct fx_modify_qp_rep rep;
+
+		req.attr.ah.port_num = 1;
+		if (!ask(g->fd, FX_MSG_MODIFY_QP, &req, sizeof(req), &rep, sizeof(rep)))
+			return false;
+		g->qpn_gen = (g->qpn_gen & 0xffffff) | rep.gen << FX_QPN_BITS;
+	}
+	return true;
+}
+
+static bool become_guest(struct guest *g)
+{
+	uint64_t cq_off = (g->hello.heap_off + FX_LINE - 1) / FX_LINE * FX_LINE;
+	struct fx_handle_req pd = {0};
+	struct fx_create_cq_req cq = {.off = cq_off, .shift = CQ_SHIFT};
+	struct fx_create_qp_req qp = {.type = FX_QPT_RC,
+				      .max_send_wr = SEND_WR,
+				      .max_recv_wr = 1 << RQ_SHIFT,
+				      .max_send_sge = 4,
+				      .max_recv_sge = 3,
+				      .max_inline = FX_MAX_INLINE,
+				      .rq_shift = RQ_SHIFT};
+	struct fx_handle_rep rep;
+	struct fx_create_qp_rep made;
+
+	g->rq_off = qp.rq_off = cq_off + sizeof(struct fx_cq_head) + (FX_CQE_SIZE << CQ_SHIFT);
+	if (!ask(g->fd, FX_MSG_ALLOC_PD, &pd, sizeof(pd), &rep, sizeof(rep)))
+		return false;
+	g->pd = qp.pd = rep.handle;
+	if (!ask(g->fd, FX_MSG_CREATE_CQ, &cq, sizeof(cq), &rep, sizeof(rep)))
+		return false;
+	g->cq = qp.send_cq = qp.recv_cq = rep.handle;
+	if (!ask(g->fd, FX_MSG_CREATE_QP, &qp, sizeof(qp), &made, sizeof(made)))
+		return false;
+	g->qp = made.qp;
+	g->qpn_gen = fx_qpn_gen(made.qpn, (uint8_t)made.gen);
+	return register_buffer(g) && connect_self(g);
+}
+
+/* Mostly right, so that the wrong ones come far. */
+static struct fx_sge some_sge(const struct guest *g)
+{
+	struct fx_sge sge = {
+		.addr = (uintptr_t)buffer + rnd() % BUFFER, .length = rnd() % 9000, .lkey = g->lkey};
+
+	switch (rare(4) ? rnd() % 3 : 3) {
+	case 0:
+		sge.length = odd();
+		break;
+	case 1:
+		sge.lkey = rnd() % 2 ? g->rkey : odd();
+		break;
+	case 2:
+		sge.addr = (uint64_t)odd() << 32 | odd();
+		break;
+	default:
+		break;
+	}
+	return sge;
+}
+
+/* One slot of the send pipe, more or less right. -> how many slots its entry says to have */
+static unsigned some_slot(const struct guest *g, struct fx_sq_slot *slot, uint32_t index)
+{
+	struct fx_sge remote = some_sge(g);
+
+	memset(slot, 0, sizeof(*slot));
+	slot->opcode = (uint8_t)(rare(16) ? rnd() : rnd() % (FX_WR_READ + 1));
+	slot->flags = (uint8_t)(rare(4) ? rnd() : FX_WRF_SIGNALED);
+	slot->nslots = (uint8_t)(rare(8) ? rnd() % 11 : 1);
+	slot->nsge = (uint8_t)(rare(8) ? rnd() % 18 : 1);
+	slot->qpn_gen = rare(16) ? odd() : g->qpn_gen;
+	slot->index = rare(16) ? odd() : index;
+	slot->imm = odd();
+	slot->rdma.remote_addr = remote.addr;
+	slot->rdma.rkey = rare(8) ? odd() : g->rkey;
+	slot->rdma.inline_len = slot->flags & FX_WRF_INLINE ? rnd() % 600 : 0;
+	slot->sge = some_sge(g);
+	return slot->nslots ? slot->nslots : 1;
+}
+
+static void kick_it(const struct guest *g)
+{
+	uint64_t one = 1;
+
+	for (int i = 0; i < 3; i++) {
+		if (write(g->kick, &one, sizeof(one)) < 0)
+			break;
+		usleep(500);
+	}
+}
+
+static void publish(char *to, const void *slot, uint8_t phase)
+{
+	memcpy(to, slot, FX_SLOT_SIZE - 1);
+	__atomic_store_n(to + FX_SLOT_SIZE - 1, (char)phase, __ATOMIC_RELEASE);
+}
+
+static void spoil_rq(const struct guest *g)
+{
+	for (uint32_t i = 0; i < 1u << RQ_SHIFT; i++) {
+		struct fx_rq_slot slot = {.index = rare(16) ? odd() : i,
+					  .nsge = (uint8_t)(rare(8) ? rnd() : 1)};
+
+		for (int k = 0; k < FX_RQ_SGES; k++)
+			slot.sge[k] = some_sge(g);
+		publish(g->arena + g->rq_off + (uint64_t)i * FX_SLOT_SIZE, &slot, fx_phase(i, RQ_SHIFT));
+	}
+}
+
+/* Fills one lap of the send pipe: with entries that are more or less right, or with plain rubbish. */
+static void spoil_pipe(const struct guest *g, bool rubbish_only)
+{
+	uint32_t slots = 1u << (g->hello.pipe_shift & 31), n = rubbish_only ? slots : rnd() % slots;
+	char *ring = g->arena + g->hello.pipe_off + sizeof(struct fx_pipe_head);
+	uint32_t index = 0;
+
+	for (uint32_t i = 0; i < n;) {
 		uint32_t words[FX_SLOT_SIZE / 4];
+		struct fx_sq_slot slot;
+		unsigned more = 1;
 
 		for (size_t w = 0; w < FX_SLOT_SIZE / 4; w++)
 			words[w] = odd();
-		words[0] = (rnd() % (FX_WR_OPS + 1)) | (rnd() & 15) << 8 | (rnd() % 11) << 16 |
-			   (rnd() % 18) << 24;
-		memcpy(ring + i * FX_SLOT_SIZE, words, FX_SLOT_SIZE - 1);
-		__atomic_store_n(ring + i * FX_SLOT_SIZE + FX_SLOT_SIZE - 1, (char)(rnd() % 16 ? 1 : rnd()),
-				 __ATOMIC_RELEASE);
+		if (rubbish_only) {
+			memcpy(&slot, words, sizeof(slot));
+			slot.nslots = (uint8_t)(rnd() % 11);
+		} else {
+			more = some_slot(g, &slot, index++);
+		}
+		publish(ring + (uint64_t)i++ * FX_SLOT_SIZE, &slot, rare(64) ? (uint8_t)rnd() : 1);
+		for (; --more && i < n; i++)
+			publish(ring + (uint64_t)i * FX_SLOT_SIZE, words, rare(64) ? 0 : 1);
+		if (!rubbish_only && index % SEND_WR == 0)
+			kick_it(g);
 	}
-	for (int i = 0; i < 3; i++) {
-		uint64_t one = 1;
+	kick_it(g);
+}
 
-		if (write(kick, &one, sizeof(one)) < 0)
-			break;
-		usleep(1000);
-	}
+/* Requests with random fields, some of whose answers are not waited for. */
+static void pester(int fd, int requests, bool anything)
+{
+	char buf[FX_MSG_BYTES];
+
+	for (int i = 0; i < requests && (anything && rnd() % 2 ? rubbish(fd) : lie(fd)); i++)
+		if (rnd() % 8)
+			answer(fd, buf, sizeof(buf), NULL);
 }
 
 static void hostile_host(const char *path)
 {
-	struct fx_hello_rep rep = {0};
-	int fds[MAX_FDS], fd = dial(path), requests = (int)(rnd() % 40);
-	char *arena = MAP_FAILED;
-	char buf[FX_MSG_BYTES];
+	struct guest g = {.fd = dial(path), .arena = MAP_FAILED};
+	int fds[MAX_FDS], requests = (int)(rnd() % 40);
 
 	memset(fds, -1, sizeof(fds));
-	if (greet(fd, &rep, fds)) {
-		arena = mmap(NULL, rep.arena_size, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1], 0);
-		for (int i = 0; i < requests && lie(fd); i++)
-			if (rnd() % 8)
-				answer(fd, buf, sizeof(buf), NULL);
-		if (arena != MAP_FAILED && rnd() % 2)
-			spoil_pipe(&rep, arena, fds[2]);
-		for (int i = 0; i < requests && (rnd() % 2 ? lie(fd) : rubbish(fd)); i++)
-			if (rnd() % 8)
-				answer(fd, buf, sizeof(buf), NULL);
+	if (greet(g.fd, &g.hello, fds))
+		g.arena = mmap(NULL, g.hello.arena_size, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1], 0);
+	if (g.arena != MAP_FAILED) {
+		bool guest = rnd() % 4 != 0 && become_guest(&g);
+
+		calm = 1u << rnd() % 8;
+		g.kick = fds[2];
+		connected += guest;
+		known = guest ? &g : NULL;
+		if (guest)
+			spoil_rq(&g);
+		if (rnd() % 4)
+			spoil_pipe(&g, !guest || rnd() % 8 == 0);
+		pester(g.fd, requests, false);
+		usleep(guest ? 2000 * (calm > 8) : 0);
+		if (rnd() % 2)
+			spoil_pipe(&g, true);
+		pester(g.fd, requests, true);
+		known = NULL;
+		munmap(g.arena, g.hello.arena_size);
 	}
-	if (arena != MAP_FAILED)
-		munmap(arena, rep.arena_size);
 	for (int i = 0; i < MAX_FDS; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
-	close(fd);
+	close(g.fd);
 }
 
 static void hostile_stranger(const char *path)
@@ -285,6 +497,10 @@ int main(int argc, char **argv)
 			hostile_host(argv[1]);
 		else
 			hostile_stranger(argv[1]);
+	}
+	if (rounds >= 20 && !connected) {
+		printf("not one QP was connected: this tests nothing\n");
+		return 1;
 	}
 	memset(fds, -1, sizeof(fds));
 	fd = dial(argv[1]);

@@ -75,6 +75,7 @@ core_pid()
 core_stop()
 {
 	local pid
+	[ -e "$TMP/core.pid" ] || return 0
 	pid=$(core_pid)
 	rm -f "$TMP/core.pid"
 	kill "$pid" 2>/dev/null || return 0

@@ -4,7 +4,7 @@
  * stdin, answers each with a line, and leaves when stdin ends:
  *	qps N		bring the number of connected QPs up to N, and write 8 bytes through each new one
  *	zero N		write nothing, N times, through the first QP
- *	poison		write to a key that nobody has
+ *	poison		write to a key that nobody has, and say the completion's status
  *
  * Room: tests. May use: verbs only; it runs unmodified on any device.
  */
@@ -59,13 +59,13 @@ static void open_device(void)
 	need(mr, "MR");
 }
 
-static void connect_self(struct ibv_qp *qp)
+static void connect_to(struct ibv_qp *qp, uint32_t peer)
 {
 	struct ibv_qp_attr init = {
 		.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = IBV_ACCESS_REMOTE_WRITE};
 	struct ibv_qp_attr rtr = {.qp_state = IBV_QPS_RTR,
 				  .path_mtu = IBV_MTU_1024,
-				  .dest_qp_num = qp->qp_num,
+				  .dest_qp_num = peer,
 				  .max_dest_rd_atomic = 1,
 				  .min_rnr_timer = 12,
 				  .ah_attr = {.is_global = 1, .port_num = 1, .grh.hop_limit = 1}};
@@ -114,7 +114,7 @@ static enum ibv_wc_status write_bytes(struct ibv_qp *qp, uint32_t bytes, uint32_
 	return completion();
 }
 
-static void one_more(void)
+static struct ibv_qp *create_qp(void)
 {
 	struct ibv_qp_init_attr attr = {
 		.send_cq = cq,
@@ -122,17 +122,37 @@ static void one_more(void)
 		.qp_type = IBV_QPT_RC,
 		.cap = {.max_send_wr = DEPTH, .max_recv_wr = DEPTH, .max_send_sge = 1, .max_recv_sge = 1}};
 	struct ibv_qp *qp = ibv_create_qp(pd, &attr);
+
+	need(qp, "QP %u", nqps);
+	return qp;
+}
+
+static void one_more(void)
+{
+	struct ibv_qp *qp = create_qp();
 	enum ibv_wc_status status;
 	uint64_t value = 0x1122334400000000u + nqps, there;
 
-	need(qp, "QP %u", nqps);
 	qps[nqps++] = qp;
-	connect_self(qp);
+	connect_to(qp, qp->qp_num);
 	memcpy(buf, &value, sizeof(value));
 	status = write_bytes(qp, sizeof(value), mr->rkey);
 	need(status == IBV_WC_SUCCESS, "write through QP %u: %s", nqps - 1, ibv_wc_status_str(status));
 	memcpy(&there, buf + BYTES, sizeof(there));
 	need(there == value, "data of QP %u", nqps - 1);
+}
+
+/* Two QPs, since one that refuses its own request is in error before it hears of it. */
+static enum ibv_wc_status poison(void)
+{
+	struct ibv_qp *from = create_qp(), *to = create_qp();
+	enum ibv_wc_status status;
+
+	connect_to(from, to->qp_num);
+	connect_to(to, from->qp_num);
+	status = write_bytes(from, 8, mr->rkey ^ 0x5a5a5a5au);
+	need(ibv_destroy_qp(from) == 0 && ibv_destroy_qp(to) == 0, "destroy_qp");
+	return status;
 }
 
 static void leave(void)
@@ -165,7 +185,7 @@ int main(void)
 				need(write_bytes(qps[0], 0, mr->rkey) == IBV_WC_SUCCESS, "empty write %u", i);
 			printf("zero %u\n", n);
 		} else if (strncmp(line, "poison", 6) == 0) {
-			printf("poison %d\n", (int)write_bytes(qps[0], 8, mr->rkey ^ 0x5a5a5a5au));
+			printf("poison %d\n", (int)poison());
 		}
 	}
 	leave();

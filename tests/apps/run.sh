@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 #
-# Runs groups of tests with unmodified programs: run.sh [-v] [GROUP[/CASE]...]; without one, all of them. A
-# group is a file in groups/ and brings a core of its own. The products are found under $FX_BUILD, or ../../build.
+# Runs groups of tests with unmodified programs: run.sh [-v] [GROUP[/CASE]...]; without one, all of them.
+# A group is a file in groups/ and brings a core of its own. The products are found under $FX_BUILD, or ../../build.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 verbose=
@@ -11,6 +11,7 @@ verbose=
 run_case()
 {
 	local status start=$SECONDS
+	touch "$TMP/case.start"
 	set +e
 	(
 		set -e
@@ -26,6 +27,9 @@ run_case()
 		failed=$((failed + 1))
 		echo "FAILED $1/$2 ($((SECONDS - start)) s):"
 		sed 's/^/    /' "$TMP/case.out"
+		if [ "$TMP/out" -nt "$TMP/case.start" ]; then
+			sed 's/^/    out: /' "$TMP/out"
+		fi
 	fi
 	[ -z "$verbose" ] || sed -n 's/^NOTE: /    /p' "$TMP/case.out"
 }
@@ -49,7 +53,7 @@ run_group()
 		[ -z "$only" ] || [ "$name" = "$only" ] || continue
 		run_case "$group" "$name" </dev/null
 	done < <(sed -n 's/^case_\([a-z0-9_]*\)()$/\1/p' "$here/groups/$group.sh")
-	echo "$passed $failed" >"$results/$group"
+	echo "$passed $failed" >>"$results/$group"
 }
 
 if [ "${1:-}" = -v ]; then

@@ -5,7 +5,7 @@
 # acknowledged, completed or read before its bytes are placed shows as wrong data.
 
 # shellcheck disable=SC2034 # read by run.sh
-CORE_ARGS=(--dma 'chaos=8,1')
+CORE_ARGS=(--dma "${FX_CHAOS:-chaos=8,1}")
 
 case_pingpong()
 {
@@ -21,6 +21,6 @@ case_perftest()
 {
 	local program
 	for program in ib_write_bw ib_read_bw ib_send_bw ib_write_lat ib_read_lat ib_send_lat; do
-		pair "$program" -a -n 50 -F
+		pair "$program" -a -n 20 -F
 	done
 }

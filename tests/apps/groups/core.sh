@@ -5,22 +5,25 @@
 
 # shellcheck disable=SC2153 # CORED is lib.sh's
 
-# ticks PID: CPU time so far, all threads
-ticks()
+# cpu_ms PID: CPU time so far, all threads; by the account of the scheduler, since ticks miss short turns
+cpu_ms()
 {
-	sed 's/.*) //' "/proc/$1/stat" | awk '{ print $12 + $13 }'
+	if [ -r "/proc/$1/schedstat" ]; then
+		cat "/proc/$1/task/"*/schedstat | awk '{ n += $1 } END { printf "%d\n", n / 1000000 }'
+	else
+		sed 's/.*) //' "/proc/$1/stat" | awk -v hz="$(getconf CLK_TCK)" '{ print ($12 + $13) * 1000 / hz }'
+	fi
 }
 
 # idle_cost: fails when the core takes 2 % of a CPU or more over 3 s
 idle_cost()
 {
-	local before after pid hz percent
+	local before after pid percent
 	pid=$(core_pid)
-	hz=$(getconf CLK_TCK)
-	before=$(ticks "$pid")
+	before=$(cpu_ms "$pid")
 	sleep 3
-	after=$(ticks "$pid")
-	percent=$(awk -v t=$((after - before)) -v hz="$hz" 'BEGIN { printf "%.2f", t * 100 / hz / 3 }')
+	after=$(cpu_ms "$pid")
+	percent=$(awk -v ms=$((after - before)) 'BEGIN { printf "%.2f", ms / 30 }')
 	echo "NOTE: idle core$1: $percent % of a CPU over 3 s"
 	awk -v p="$percent" 'BEGIN { exit !(p < 2) }' || fail "2 % or more"
 }
@@ -117,6 +120,24 @@ case_no_leak()
 	[ "$(find "/proc/$(core_pid)/fd" | wc -l)" -lt 60 ] || fail "descriptors left open"
 }
 
+# Without what belongs to another core that runs now: its process id is in the name of its DPDK directory, its
+# name in its socket's.
+of_nobody_else()
+{
+	local path pid
+	while read -r path; do
+		pid=$(sed -n 's|.*/flexins\([0-9][0-9]*\)\(/.*\)\{0,1\}$|\1|p' <<<"$path")
+		if [ -n "$pid" ] && ! gone "$pid"; then
+			continue
+		fi
+		case $path in
+		*/"$CORE".sock) echo "$path" ;;
+		*.sock) ;;
+		*) echo "$path" ;;
+		esac
+	done
+}
+
 case_term_leaves_nothing()
 {
 	local args
@@ -128,7 +149,8 @@ case_term_leaves_nothing()
 		pair ibv_rc_pingpong -c -g 0 -n 100
 		core_stop
 		leftovers >"$TMP/after"
-		diff "$TMP/before" "$TMP/after" || fail "flexinsd $args left something behind"
+		comm -13 "$TMP/before" "$TMP/after" | of_nobody_else >"$TMP/out"
+		[ ! -s "$TMP/out" ] || fail "flexinsd $args left something behind"
 	done
 }
 
@@ -141,12 +163,13 @@ case_two_cores_of_one_name()
 
 case_two_cores_side_by_side()
 {
-	local other=$CORE-b
+	local other=$CORE-b pid
 	"$CORED" --name "$other" >"$TMP/other.log" 2>&1 </dev/null &
+	pid=$!
 	wait_for 10 "$CTL" --core "$other" show device || fail "the second core: $(cat "$TMP/other.log")"
 	pair ibv_rc_pingpong -c -g 0 -n 100
 	CORE=$other
 	pair ibv_rc_pingpong -c -g 0 -n 100
-	kill %%
-	wait
+	kill "$pid"
+	wait "$pid"
 }

@@ -16,32 +16,32 @@ perftest()
 
 case_ib_write_bw()
 {
-	perftest ib_write_bw -n 200
+	perftest ib_write_bw -n 150
 }
 
 case_ib_read_bw()
 {
-	perftest ib_read_bw -n 200
+	perftest ib_read_bw -n 150
 }
 
 case_ib_send_bw()
 {
-	perftest ib_send_bw -n 200
+	perftest ib_send_bw -n 150
 }
 
 case_ib_write_lat()
 {
-	perftest ib_write_lat -n 100
+	perftest ib_write_lat -n 50
 }
 
 case_ib_read_lat()
 {
-	perftest ib_read_lat -n 100
+	perftest ib_read_lat -n 50
 }
 
 case_ib_send_lat()
 {
-	perftest ib_send_lat -n 100
+	perftest ib_send_lat -n 50
 }
 
 # As users start it.

@@ -44,12 +44,6 @@ case_depths()
 	done
 }
 
-# Sleeping on a completion channel instead of polling.
-case_events()
-{
-	pingpong -e -g 0 -s 4097 -n 500
-}
-
 case_two_pairs_at_once()
 {
 	local first
