@@ -137,6 +137,13 @@ enum opt {
 	O_VERSION
 };
 
+static bool is_address(const char *text)
+{
+	uint8_t a[16];
+
+	return inet_pton(AF_INET, text, a) == 1 || inet_pton(AF_INET6, text, a) == 1;
+}
+
 static int set_number(struct options *o, int c, const char *text)
 {
 	unsigned long n;
@@ -181,7 +188,7 @@ static int set_option(struct options *o, int c, const char *text)
 		return *text ? 0 : wrong("--socket needs a path");
 	case O_IP:
 		o->ip = text;
-		return 0;
+		return is_address(text) ? 0 : wrong("--ip %s is no IP address", text);
 	case O_HUGE:
 		o->huge = FX_HUGE_YES;
 		return 0;
@@ -193,7 +200,7 @@ static int set_option(struct options *o, int c, const char *text)
 		return !strcmp(text, "adaptive") || !strcmp(text, "spin") ? 0 : wrong("--poll %s: adaptive or spin", text);
 	case O_DMA:
 		o->dma = text;
-		return 0;
+		return fx_worker_knows_dma(text) ? 0 : wrong("--dma %s: cpu, or chaos[=DELAY[,SEED]]", text);
 	case O_LOG:
 		return set_log(o, text);
 	case O_FOREGROUND:

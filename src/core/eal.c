@@ -5,7 +5,9 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +18,8 @@
 #include <rte_errno.h>
 
 #include "core/eal.h"
+
+#define PREFIX "flexins"
 
 enum {
 	HUGE_MB = 32, /* grows on demand */
@@ -119,12 +123,43 @@ static int make_args(struct args *a, const struct fx_eal_cfg *cfg, bool huge)
 		add(a, "--no-shconf");
 	add(a, "-m");
 	add(a, "%d", huge ? HUGE_MB : SMALL_MB);
-	add(a, "--file-prefix=flexins%d", (int)getpid());
+	add(a, "--file-prefix=" PREFIX "%d", (int)getpid());
 	add(a, "--no-telemetry");
 	add(a, "--log-level=%d", cfg->verbose ? 7 : 3);
 	if (cfg->vdev)
 		add(a, "--vdev=%s", cfg->vdev);
 	return 0;
+}
+
+static void remove_dir(const char *dir);
+
+/* What cores that were killed have left: as many KiB in memory each. Theirs is the process id behind the prefix. */
+static void sweep(void)
+{
+	char parent[PATH_MAX], path[PATH_MAX];
+	const char *runtime = rte_eal_get_runtime_dir();
+	struct dirent *e;
+	char *slash;
+	DIR *d;
+
+	snprintf(parent, sizeof(parent), "%s", runtime ? runtime : "");
+	slash = strrchr(parent, '/');
+	if (!slash)
+		return;
+	*slash = '\0';
+	d = opendir(parent);
+	while (d && (e = readdir(d))) {
+		int pid, end = 0;
+
+		if (sscanf(e->d_name, PREFIX "%d%n", &pid, &end) != 1 || e->d_name[end] || pid <= 0)
+			continue;
+		if (kill(pid, 0) == 0 || errno != ESRCH)
+			continue;
+		if ((size_t)snprintf(path, sizeof(path), "%s/%s", parent, e->d_name) < sizeof(path))
+			remove_dir(path);
+	}
+	if (d)
+		closedir(d);
 }
 
 int fx_eal_start(const struct fx_eal_cfg *cfg, char *why, size_t size)
@@ -141,8 +176,10 @@ int fx_eal_start(const struct fx_eal_cfg *cfg, char *why, size_t size)
 	}
 	/* EAL keeps pointers to its arguments and permutes them: they live as long as the process */
 	argv = a->argv;
-	if (rte_eal_init(a->argc, argv) >= 0)
+	if (rte_eal_init(a->argc, argv) >= 0) {
+		sweep();
 		return 0;
+	}
 	snprintf(why, size, "DPDK does not start %s hugepages: %s%s", huge ? "with" : "without", rte_strerror(rte_errno),
 		 huge ? "; try --no-huge, or reserve more with vm.nr_hugepages" : "; --log debug shows what it says");
 	err = rte_errno > 0 ? -rte_errno : -EIO;
@@ -155,7 +192,7 @@ static void remove_dir(const char *dir)
 {
 	DIR *d = opendir(dir);
 	struct dirent *e;
-	char path[4096];
+	char path[PATH_MAX];
 	char *slash;
 
 	if (!d)
@@ -179,12 +216,12 @@ static void remove_dir(const char *dir)
 
 void fx_eal_end(void)
 {
-	char dir[4096];
+	char dir[PATH_MAX];
 	const char *runtime = rte_eal_get_runtime_dir();
 
 	snprintf(dir, sizeof(dir), "%s", runtime ? runtime : "");
 	rte_eal_cleanup();
 	/* only what carries our own prefix */
-	if (strstr(dir, "/flexins"))
+	if (strstr(dir, "/" PREFIX))
 		remove_dir(dir);
 }

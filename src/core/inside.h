@@ -27,31 +27,29 @@
 enum {
 	FX_TX_BURST = 32,
 	FX_TXQ = 256,	     /* frames that wait for the port: a burst, and staged ones as they get ready */
-	FX_TX_ROUND = 64,    /* packets cut before frames are received again: they stay in the cache */
+	FX_TX_ROUND = 32,    /* packets cut before frames are received again: they stay in the cache */
 	FX_ROUNDS = 8,	     /* of receive and send a turn, before pipes are looked at again */
 	FX_PIPE_BUDGET = 64, /* entries a pipe and turn: no context keeps the others waiting */
 	FX_CTXS = FX_LIMIT_CLIENTS,
-	/* pools: they are last in, first out, so what is touched is what is in flight; these only bound it */
+	/* pools: they only bound what is in flight; what is touched is at the top of the stashes */
 	FX_POOL_HDR = 4095,
 	FX_POOL_PAY = 8191,
 	FX_POOL_STAGE = 511,
 	FX_POOL_CACHE = 256,
+	FX_STASH = 1024,
 };
 
-/* A stack of buffers taken from a pool in bulk, so that a cut packet never lacks one. */
+/*
+ * A worker's own stack of buffers in front of a pool: last in, first out, so that a few hot buffers do all the
+ * work. (A pool's own cache is too small for taking what a burst may need at worst, and the ring behind it would cycle
+ * through every buffer there is.)
+ */
 struct fx_stash {
 	struct rte_mempool *pool;
 	uint32_t n;
-	struct rte_mbuf *m[FX_TX_BURST * FX_PKT_SEGS + FX_TX_BURST];
+	struct rte_mbuf *m[FX_STASH];
 };
-
-/* Buffers on their way home to one pool. */
-struct fx_bin {
-	struct rte_mempool *pool;
-	uint32_t n;
-	struct rte_mbuf *m[64];
-};
-enum { FX_BIN_HDR, FX_BIN_PAY, FX_BIN_STAGE, FX_BINS };
+enum fx_stashes { FX_HDR, FX_PAY, FX_SPARE, FX_STASHES }; /* spare: staging buffers */
 
 struct fx_worker;
 
@@ -115,8 +113,7 @@ struct fx_worker {
 	uint8_t parity;
 
 	/* buffers */
-	struct fx_stash hdr, pay, spare; /* spare: staging buffers */
-	struct fx_bin bin[FX_BINS];
+	struct fx_stash stash[FX_STASHES];
 	struct rte_mbuf *txq[FX_TXQ];
 	uint32_t ntx;
 	struct fx_txpkt pkt[FX_TX_BURST];
@@ -130,6 +127,9 @@ struct fx_worker {
 	int epoll;
 	uint64_t idle_since; /* 0: the last turn did something */
 	uint64_t spin_ns;
+	int load;	     /* /proc/loadavg; -1: taken as crowded */
+	uint32_t cpus;
+	uint64_t load_next;  /* when to look again */
 
 	struct fx_worker_counters n;
 };
@@ -148,7 +148,6 @@ void fx_txbuf_take(struct fx_worker *w, unsigned n);
 unsigned fx_txbuf_flush(struct fx_worker *w);
 /* A frame's buffers go home, with everything attached to them. */
 void fx_txbuf_free(struct fx_worker *w, struct rte_mbuf *m);
-void fx_txbuf_empty_bins(struct fx_worker *w);
 /* The received frame as the transport wants it, or NULL: too many pieces. */
 struct fx_pkt *fx_txbuf_pkt(struct rte_mbuf *m);
 static inline struct rte_mbuf *fx_pkt_mbuf(struct fx_pkt *p)

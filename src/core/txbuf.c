@@ -3,9 +3,9 @@
  * Buffers. A frame goes out as a header buffer followed by the application's own memory, attached as external buffers
  * (contract 19); it comes home in pieces, each to its pool.
  *
- * What measured best (and is therefore done here): buffers are taken from their pools raw and in bulk, external
- * buffers have their reference count in the buffer's private area, and frames are taken apart by hand and put back in
- * bulk. A packet that was cut never lacks a buffer: there is one of each kind for it before it is cut.
+ * What measured best (and is therefore done here): a stack of buffers of the worker's own in front of each pool, raw
+ * buffers, external ones with their reference count in the buffer's private area, frames taken apart by hand.
+ * A packet that was cut never lacks a buffer: what it may need at worst is at hand before it is cut.
  */
 #include <stdio.h>
 #include <string.h>
@@ -56,55 +56,38 @@ static struct rte_mempool *make_pool(struct fx_worker *w, const char *what, unsi
 
 int fx_txbuf_init(struct fx_worker *w, char *why, size_t size)
 {
-	w->hdr.pool = make_pool(w, "fx_hdr", FX_POOL_HDR, PRIV_PKT, RTE_PKTMBUF_HEADROOM + FX_TX_ROOM);
-	w->pay.pool = make_pool(w, "fx_pay", FX_POOL_PAY, PRIV_PAY, 0);
-	w->spare.pool = make_pool(w, "fx_stage", FX_POOL_STAGE, PRIV_STAGE,
-				  RTE_PKTMBUF_HEADROOM + FX_TX_ROOM + FX_STAGE_ROOM);
-	if (!w->hdr.pool || !w->pay.pool || !w->spare.pool) {
-		snprintf(why, size, "worker %u has no memory for packet buffers: %s", w->cfg.index,
-			 rte_strerror(rte_errno));
-		return -ENOMEM;
-	}
-	rte_mempool_obj_iter(w->pay.pool, payload_init, w);
-	w->bin[FX_BIN_HDR].pool = w->hdr.pool;
-	w->bin[FX_BIN_PAY].pool = w->pay.pool;
-	w->bin[FX_BIN_STAGE].pool = w->spare.pool;
+	w->stash[FX_HDR].pool = make_pool(w, "fx_hdr", FX_POOL_HDR, PRIV_PKT, RTE_PKTMBUF_HEADROOM + FX_TX_ROOM);
+	w->stash[FX_PAY].pool = make_pool(w, "fx_pay", FX_POOL_PAY, PRIV_PAY, 0);
+	w->stash[FX_SPARE].pool = make_pool(w, "fx_stage", FX_POOL_STAGE, PRIV_STAGE,
+					    RTE_PKTMBUF_HEADROOM + FX_TX_ROOM + FX_STAGE_ROOM);
+	for (int i = 0; i < FX_STASHES; i++)
+		if (!w->stash[i].pool) {
+			snprintf(why, size, "worker %u has no memory for packet buffers: %s", w->cfg.index,
+				 rte_strerror(rte_errno));
+			return -ENOMEM;
+		}
+	rte_mempool_obj_iter(w->stash[FX_PAY].pool, payload_init, w);
 	return 0;
-}
-
-static void stash_fini(struct fx_stash *s)
-{
-	if (!s->pool)
-		return;
-	if (s->n)
-		rte_mempool_put_bulk(s->pool, (void **)s->m, s->n);
-	rte_mempool_free(s->pool);
-	s->pool = NULL;
-	s->n = 0;
 }
 
 void fx_txbuf_fini(struct fx_worker *w)
 {
 	while (w->ntx)
 		fx_txbuf_free(w, w->txq[--w->ntx]);
-	fx_txbuf_empty_bins(w);
-	stash_fini(&w->hdr);
-	stash_fini(&w->pay);
-	stash_fini(&w->spare);
+	for (int i = 0; i < FX_STASHES; i++) {
+		rte_mempool_free(w->stash[i].pool); /* with whatever is out: nobody is left to bring it back */
+		w->stash[i] = (struct fx_stash){0};
+	}
 }
 
 /* At least `want` buffers at hand; false: the pool is empty, and some have to come home first. */
 static bool stash_fill(struct fx_stash *s, uint32_t want)
 {
-	uint32_t room = (uint32_t)RTE_DIM(s->m) - s->n, n = want;
-
-	if (s->n >= want)
+	if (likely(s->n >= want))
 		return true;
-	if (n > room)
-		n = room;
-	if (rte_mempool_get_bulk(s->pool, (void **)&s->m[s->n], n) < 0)
+	if (rte_mempool_get_bulk(s->pool, (void **)&s->m[s->n], want - s->n) < 0)
 		return false;
-	s->n += n;
+	s->n = want;
 	return true;
 }
 
@@ -115,25 +98,42 @@ static struct rte_mbuf *stash_get(struct fx_stash *s)
 
 	m->data_off = RTE_PKTMBUF_HEADROOM;
 	m->ol_flags = 0;
-	m->tx_offload = 0;
-	m->port = 0;
 	return m;
+}
+
+/* The lower half goes back to the pool: the cold one. */
+static void stash_spill(struct fx_stash *s)
+{
+	uint32_t half = FX_STASH / 2;
+
+	rte_mempool_put_bulk(s->pool, (void **)s->m, half);
+	memmove(s->m, s->m + half, half * sizeof(s->m[0]));
+	s->n -= half;
+}
+
+static void stash_put(struct fx_stash *s, struct rte_mbuf *m)
+{
+	s->m[s->n++] = m;
+	if (unlikely(s->n == FX_STASH))
+		stash_spill(s);
 }
 
 /* ---- out ---- */
 
 unsigned fx_txbuf_prepare(struct fx_worker *w)
 {
+	const struct fx_stash *hdr = &w->stash[FX_HDR];
 	unsigned n = FX_TX_BURST;
 
 	if (w->ntx + n > FX_TXQ)
 		return 0;
-	if (!stash_fill(&w->hdr, n) || !stash_fill(&w->pay, n * FX_PKT_SEGS) || !stash_fill(&w->spare, n)) {
+	if (!stash_fill(&w->stash[FX_HDR], n) || !stash_fill(&w->stash[FX_PAY], n * FX_PKT_SEGS) ||
+	    !stash_fill(&w->stash[FX_SPARE], n)) {
 		w->n.tx_no_buffer++;
 		return 0;
 	}
 	for (unsigned i = 0; i < n; i++) {
-		struct rte_mbuf *m = w->hdr.m[w->hdr.n - 1 - i];
+		const struct rte_mbuf *m = hdr->m[hdr->n - 1 - i]; /* in the order of stash_get() */
 
 		w->pkt[i].hdr = (uint8_t *)m->buf_addr + RTE_PKTMBUF_HEADROOM;
 	}
@@ -143,7 +143,7 @@ unsigned fx_txbuf_prepare(struct fx_worker *w)
 static struct rte_mbuf *attach(struct fx_worker *w, struct rte_mbuf *last, uint8_t *base, uint32_t len,
 			       struct fx_wqe *wqe)
 {
-	struct rte_mbuf *m = stash_get(&w->pay);
+	struct rte_mbuf *m = stash_get(&w->stash[FX_PAY]);
 	struct fx_pay_priv *priv = rte_mbuf_to_priv(m);
 
 	priv->wqe = wqe;
@@ -177,18 +177,22 @@ static struct rte_mbuf *chain(struct fx_worker *w, struct rte_mbuf *m, const str
 
 void fx_txbuf_take(struct fx_worker *w, unsigned n)
 {
+	struct rte_mbuf *hdr[FX_TX_BURST];
+
+	/* all of them first: those that are not needed go back on the same stack */
+	for (unsigned i = 0; i < n; i++)
+		hdr[i] = stash_get(&w->stash[FX_HDR]);
 	for (unsigned i = 0; i < n; i++) {
 		const struct fx_txpkt *p = &w->pkt[i];
-		struct rte_mbuf *m = stash_get(&w->hdr);
 		bool fits = p->nseg + (p->pad != 0) < w->port->info.max_segs;
 
-		if (p->nseg && (p->stage || !fits)) {
-			w->n.linearised += !p->stage;
-			fx_stage_start(w, stash_get(&w->spare), p);
-			fx_txbuf_free(w, m);
-		} else {
-			w->txq[w->ntx++] = chain(w, m, p);
+		if (likely(!p->nseg || (fits && !p->stage))) {
+			w->txq[w->ntx++] = chain(w, hdr[i], p);
+			continue;
 		}
+		w->n.linearised += !p->stage;
+		fx_stage_start(w, stash_get(&w->stash[FX_SPARE]), p);
+		fx_txbuf_free(w, hdr[i]);
 	}
 }
 
@@ -210,24 +214,13 @@ unsigned fx_txbuf_flush(struct fx_worker *w)
 
 /* ---- home ---- */
 
-static void bin_empty(struct fx_bin *b)
+static void bring_home(struct fx_worker *w, struct rte_mbuf *m)
 {
-	rte_mempool_put_bulk(b->pool, (void **)b->m, b->n);
-	b->n = 0;
-}
-
-static void bin_put(struct fx_worker *w, struct rte_mbuf *m)
-{
-	for (int i = 0; i < FX_BINS; i++) {
-		struct fx_bin *b = &w->bin[i];
-
-		if (m->pool != b->pool)
-			continue;
-		b->m[b->n++] = m;
-		if (b->n == RTE_DIM(b->m))
-			bin_empty(b);
-		return;
-	}
+	for (int i = 0; i < FX_STASHES; i++)
+		if (m->pool == w->stash[i].pool) {
+			stash_put(&w->stash[i], m);
+			return;
+		}
 	rte_mbuf_raw_free(m); /* a port's own */
 }
 
@@ -238,16 +231,9 @@ void fx_txbuf_free(struct fx_worker *w, struct rte_mbuf *m)
 
 		m = rte_pktmbuf_prefree_seg(m); /* calls segment_gone() */
 		if (m)
-			bin_put(w, m);
+			bring_home(w, m);
 		m = next;
 	}
-}
-
-void fx_txbuf_empty_bins(struct fx_worker *w)
-{
-	for (int i = 0; i < FX_BINS; i++)
-		if (w->bin[i].n)
-			bin_empty(&w->bin[i]);
 }
 
 /* ---- in ---- */

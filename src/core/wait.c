@@ -4,10 +4,17 @@
  * microseconds and then sleeps, so that the application it waits for can run; it never yields, which on a machine with
  * two CPUs costs milliseconds. Who wants it writes an eventfd: the context's kick, or the mailbox's.
  *
+ * CPUs are shared while more threads want to run than there are CPUs, which the kernel tells in /proc/loadavg. While
+ * there is a CPU for everyone, the worker spins longer: a kick costs its producer more than many a request costs
+ * the worker, which would then be asleep again before the next one came.
+ *
  * The eventfds are edge-triggered and never read: the application shares its kick's file description, could empty it
  * or make it block, and so must have no way to make a read of ours wait.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -21,6 +28,7 @@
 enum {
 	SPIN_SHARED_NS = 2000,
 	SPIN_OWN_NS = 50000,	 /* with CPUs to spare */
+	LOAD_PERIOD_NS = 1000000,
 	BACKOFF_NS = 1000000,	 /* a port that cannot wake us, and helpers: contract 28 */
 	LONGEST_NS = 1000000000, /* nothing needs it; it bounds the harm of a kick that never came */
 	WAKES = 8,
@@ -54,9 +62,44 @@ void fx_wait_be_urgent(struct fx_worker *w)
 		fx_log(FX_LOG_DEBUG, "worker %u is scheduled like anybody: %s", w->cfg.index, strerror(errno));
 }
 
+/* Do more threads want to run than there are CPUs? "0.20 0.18 0.12 1/80 11206": the fourth says, us included. */
+static bool crowded(const struct fx_worker *w)
+{
+	char text[64];
+	ssize_t n = w->load < 0 ? -1 : pread(w->load, text, sizeof(text) - 1, 0);
+	unsigned running;
+
+	if (n <= 0)
+		return true;
+	text[n] = '\0';
+	return sscanf(text, "%*s %*s %*s %u/", &running) != 1 || running > w->cpus;
+}
+
+static uint64_t patience(struct fx_worker *w)
+{
+	if (w->cfg.shared_cpus && w->now >= w->load_next) {
+		w->load_next = w->now + LOAD_PERIOD_NS;
+		w->spin_ns = crowded(w) ? SPIN_SHARED_NS : SPIN_OWN_NS;
+	}
+	return w->spin_ns;
+}
+
+static void load_init(struct fx_worker *w)
+{
+	long online = sysconf(_SC_NPROCESSORS_ONLN);
+	cpu_set_t set;
+
+	w->spin_ns = w->cfg.shared_cpus ? SPIN_SHARED_NS : SPIN_OWN_NS;
+	w->cpus = online > 0 ? (uint32_t)online : 1;
+	w->load = -1;
+	/* confined to some CPUs, we cannot tell who wants these */
+	if (sched_getaffinity(0, sizeof(set), &set) == 0 && (uint32_t)CPU_COUNT(&set) == w->cpus)
+		w->load = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+}
+
 int fx_wait_init(struct fx_worker *w)
 {
-	w->spin_ns = w->cfg.shared_cpus ? SPIN_SHARED_NS : SPIN_OWN_NS;
+	load_init(w);
 	w->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (w->epoll < 0)
 		return -errno;
@@ -67,7 +110,9 @@ void fx_wait_fini(struct fx_worker *w)
 {
 	if (w->epoll >= 0)
 		close(w->epoll);
-	w->epoll = -1;
+	if (w->load >= 0)
+		close(w->load);
+	w->epoll = w->load = -1;
 }
 
 int fx_wait_add(struct fx_worker *w, int fd)
@@ -158,7 +203,8 @@ void fx_wait_idle(struct fx_worker *w)
 		w->idle_since = w->now;
 		return;
 	}
-	if (w->cfg.poll == FX_POLL_SPIN || w->now - w->idle_since < w->spin_ns || must_turn(w)) {
+	if (w->cfg.poll == FX_POLL_SPIN || w->now - w->idle_since < SPIN_SHARED_NS ||
+	    w->now - w->idle_since < patience(w) || must_turn(w)) {
 		rte_pause();
 		return;
 	}

@@ -15,23 +15,31 @@ enum {
 
 /* ---- life ---- */
 
-static struct fx_dma_engine *make_engine(const char *spec, char *why, size_t size)
+/* "chaos[=DELAY[,SEED]]" */
+static bool is_chaos(const char *spec, unsigned *delay, unsigned long long *seed)
 {
-	unsigned delay = CHAOS_DELAY;
-	unsigned long long seed = 1;
-	struct fx_dma_engine *e = NULL;
 	int end = 0;
 
-	if (!strcmp(spec, "cpu"))
-		e = fx_dma_cpu_create(DMA_DEPTH);
-	else if (!strcmp(spec, "chaos") || (sscanf(spec, "chaos=%u%n", &delay, &end) == 1 && !spec[end]) ||
-		 (sscanf(spec, "chaos=%u,%llu%n", &delay, &seed, &end) == 2 && !spec[end]))
-		e = fx_dma_chaos_create(DMA_DEPTH, delay, seed);
-	else
-		snprintf(why, size, "there is no DMA engine \"%s\": cpu, or chaos[=DELAY[,SEED]]", spec);
-	if (!e && !why[0])
-		snprintf(why, size, "cannot make the DMA engine %s", spec);
-	return e;
+	*delay = CHAOS_DELAY;
+	*seed = 1;
+	return !strcmp(spec, "chaos") || (sscanf(spec, "chaos=%u%n", delay, &end) == 1 && !spec[end]) ||
+	       (sscanf(spec, "chaos=%u,%llu%n", delay, seed, &end) == 2 && !spec[end]);
+}
+
+bool fx_worker_knows_dma(const char *spec)
+{
+	unsigned long long seed;
+	unsigned delay;
+
+	return !strcmp(spec, "cpu") || is_chaos(spec, &delay, &seed);
+}
+
+static struct fx_dma_engine *make_engine(const char *spec)
+{
+	unsigned long long seed;
+	unsigned delay;
+
+	return is_chaos(spec, &delay, &seed) ? fx_dma_chaos_create(DMA_DEPTH, delay, seed) : fx_dma_cpu_create(DMA_DEPTH);
 }
 
 static int make_transport(struct fx_worker *w, char *why, size_t size)
@@ -44,12 +52,10 @@ static int make_transport(struct fx_worker *w, char *why, size_t size)
 		.env = {.event = fx_event_async, .trouble = fx_event_trouble, .arg = w},
 	};
 
-	w->dma = make_engine(w->cfg.dma, why, size);
-	if (!w->dma)
-		return -EINVAL;
+	w->dma = make_engine(w->cfg.dma);
 	w->slow = fx_dma_slow_create(SLOW_DEPTH, fx_wait_rouse, w);
 	w->wqp = calloc(w->cfg.max_qps, sizeof(struct fx_wqp *));
-	if (!w->slow || !w->wqp || fx_stage_init(w) < 0) {
+	if (!w->dma || !w->slow || !w->wqp || fx_stage_init(w) < 0) {
 		snprintf(why, size, "worker %u has no memory for its engines", w->cfg.index);
 		return -ENOMEM;
 	}
@@ -76,7 +82,7 @@ struct fx_worker *fx_worker_create(const struct fx_worker_cfg *cfg, char *why, s
 	w->cfg = *cfg;
 	w->port = cfg->port;
 	w->queue = (uint16_t)cfg->index;
-	w->epoll = -1;
+	w->epoll = w->load = -1;
 	w->clock.tsc0 = rte_rdtsc();
 	w->clock.mult = (uint64_t)(((unsigned __int128)1000000000 << 32) / rte_get_tsc_hz());
 	err = fx_wait_init(w);
@@ -94,7 +100,7 @@ struct fx_worker *fx_worker_create(const struct fx_worker_cfg *cfg, char *why, s
 
 struct rte_mempool *fx_worker_rx_pool(struct fx_worker *w)
 {
-	return w->spare.pool; /* its buffers hold any frame */
+	return w->stash[FX_SPARE].pool; /* its buffers hold any frame */
 }
 
 void fx_worker_destroy(struct fx_worker *w)
@@ -263,7 +269,6 @@ int fx_worker_run(void *worker)
 			w->idle_since = 0;
 			continue;
 		}
-		fx_txbuf_empty_bins(w);
 		fx_wait_idle(w);
 	}
 	return 0;

@@ -33,6 +33,8 @@ struct fx_worker_cfg {
 
 struct fx_worker;
 
+/* Is it one of the engines that cfg.dma may name? */
+bool fx_worker_knows_dma(const char *spec);
 /* NULL with `why`. Before the port starts: its receive queue needs fx_worker_rx_pool(). */
 struct fx_worker *fx_worker_create(const struct fx_worker_cfg *cfg, char *why, size_t size);
 struct rte_mempool *fx_worker_rx_pool(struct fx_worker *w);
