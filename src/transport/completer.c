@@ -230,12 +230,12 @@ void fx_completer_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		tp->n.rx_wrong_state++;
 	else if (flags & FX_OPF_ACK)
 		rx_acknowledge(tp, qp, p);
-	else if (flags & FX_OPF_READ && qp->resp.n < FX_BACKLOG) {
-		if (rx_read_response(tp, qp, p))
-			return;
-	} else {
+	else if (!(flags & FX_OPF_READ))
 		tp->n.rx_bad_response++;
-	}
+	else if (qp->resp.n >= FX_BACKLOG)
+		tp->n.rx_backlog++;
+	else if (rx_read_response(tp, qp, p))
+		return;
 	fx_release(tp, p);
 }
 
@@ -244,8 +244,8 @@ void fx_completer_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 	p->wqe->placed += p->len;
 	if (p->failed && !p->wqe->status)
 		p->wqe->status = FX_WC_LOC_PROT_ERR;
-	if (!qp->resp.n)
-		fx_run(tp, qp); /* a fence may have waited for it */
+	if (!qp->resp.n || qp->resp.n == FX_RESP_ROOM)
+		fx_run(tp, qp); /* a fence may have waited for it, or the next READ */
 }
 
 /* ---- completions ---- */

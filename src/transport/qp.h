@@ -55,6 +55,7 @@ enum {
 	FX_WINDOW = 128,	/* packets in flight per QP */
 	FX_READ_CHUNK = 64,	/* response packets one READ request asks for: paces the responder */
 	FX_BACKLOG = 512,	/* packets of a QP that may wait for placement */
+	FX_RESP_ROOM = 256,	/* of which READ responses, before the next READ is asked for */
 	FX_TX_QUANTUM = 16,	/* packets a QP sends before its neighbour's turn */
 	FX_ACK_EVERY = 32,	/* packets between acknowledge requests inside a message */
 	FX_MAX_MSG_LOG2 = 31,

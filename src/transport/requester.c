@@ -71,6 +71,9 @@ bool fx_requester_ready(struct fx_qp *qp)
 		reads_done(qp);
 		if (qp->rd_n >= qp->rd_limit && qp->rd_limit)
 			return false;
+		/* what is asked for has to find room: responses in flight and responses on their way into memory */
+		if (qp->resp.n > FX_RESP_ROOM)
+			return false;
 		return read_chunk(qp, w) <= window_left(qp);
 	}
 	return true;

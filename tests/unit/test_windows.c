@@ -92,7 +92,8 @@ static int shared_memory_is_mapped(int sock)
 static char in_data[4 * PAGE] = {1};
 static int unconvertible_memory(int sock)
 {
-	char on_stack[4 * PAGE], path[] = "/var/tmp/fx-test-XXXXXX";
+	/* by alloca(): a sanitizer moves an array's variable off the stack */
+	char *on_stack = alloca(4 * PAGE), path[] = "/var/tmp/fx-test-XXXXXX";
 	const int rw = PROT_READ | PROT_WRITE;
 	int disk = mkstemp(path);
 	uint8_t *file, *priv, *hole = pages(6, rw), *ro = pages(4, PROT_READ), *none = pages(4, PROT_NONE);
@@ -110,8 +111,8 @@ static int unconvertible_memory(int sock)
 	in_data[0] = 2;
 	CHECK(reg(sock, &g, in_data, sizeof(in_data), RW, 0) == 0 && g.plan.nfd == 0);
 	check_word(sock, &g, in_data + 2 * PAGE);
-	memset(on_stack, 0, sizeof(on_stack));
-	CHECK(reg(sock, &g, on_stack, sizeof(on_stack), RW, 0) == 0 && g.plan.nfd == 0);
+	memset(on_stack, 0, 4 * PAGE);
+	CHECK(reg(sock, &g, on_stack, 4 * PAGE, RW, 0) == 0 && g.plan.nfd == 0);
 	check_word(sock, &g, on_stack + 2 * PAGE);
 	CHECK(reg(sock, &g, ro, 4 * PAGE, RO, 0) == 0 && g.plan.nfd == 0);
 	CHECK(reg(sock, &g, ro, 4 * PAGE, RW, 0) == -EFAULT);
