@@ -95,6 +95,23 @@ static void test_ack_coalescing(void **state)
 	pair_destroy(p);
 }
 
+/* READs over an engine slower than the link ask for no more than waits well for its place: nothing is dropped. */
+static void test_reads_do_not_outrun_their_landing(void **state)
+{
+	const struct pair_opt slow = {.chaos = true};
+	struct pair *p = pair_create(&slow);
+
+	(void)state;
+	pair_fill(p, 1, 0, 1000000, 3);
+	pair_post(p, 0, FX_WR_READ, 0, 1000000, 0);
+	pair_run(p, 2000 * MS);
+	pair_expect(p, 0, FX_WC_RDMA_READ, 0, FX_WC_SUCCESS);
+	pair_check(p, 0, 0, 1000000, 3);
+	assert_int_equal(pair_counters(p, 0)->rx_backlog, 0);
+	assert_int_equal(pair_counters(p, 0)->timeouts, 0);
+	pair_destroy(p);
+}
+
 /* ---- loss ---- */
 
 static enum pair_fate drop_third_data(struct pair *p, unsigned from, const struct fx_bth *bth)
@@ -424,7 +441,7 @@ int main(void)
 		cmocka_unit_test(test_rnr_waits),	   cmocka_unit_test(test_rnr_exceeded),
 		cmocka_unit_test(test_rnr_counted_anew),   cmocka_unit_test(test_rnr_write_imm),
 		cmocka_unit_test(test_ack_for_the_future), cmocka_unit_test(test_old_answers),
-		cmocka_unit_test(test_nak_storm),
+		cmocka_unit_test(test_nak_storm),	   cmocka_unit_test(test_reads_do_not_outrun_their_landing),
 	};
 
 	return cmocka_run_group_tests_name("sim_cases", tests, NULL, NULL);
