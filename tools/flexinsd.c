@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * flexinsd: the core. Puts the rooms together: options, DPDK's environment, a port, the control room on the main thread,
- * workers on threads of EAL's.
+ * flexinsd: the core. Puts the rooms together: options, DPDK's environment, a port, the control room on the
+ * main thread, workers on threads of EAL's.
  *
  * Room: tools. May use: core, control, port, memory/window.h.
  */
@@ -82,7 +82,10 @@ static void on_signal(int sig)
 		fx_control_stop(signalled);
 }
 
-/* Blocked in every thread that is started from now on; the main thread opens itself to them when it can answer. */
+/*
+ * Blocked in every thread that is started from now on; the main thread opens itself to them when it can
+ * answer.
+ */
 static void signals_init(sigset_t *set)
 {
 	struct sigaction sa = {.sa_handler = on_signal};
@@ -182,7 +185,9 @@ static int set_option(struct options *o, int c, const char *text)
 	switch (c) {
 	case O_NAME:
 		o->name = text;
-		return fx_name_ok(text) ? 0 : wrong("--name %s: letters, digits and - _ . only, at most 31", text);
+		return fx_name_ok(text)
+			       ? 0
+			       : wrong("--name %s: letters, digits and - _ . only, at most 31", text);
 	case O_SOCKET:
 		o->socket = text;
 		return *text ? 0 : wrong("--socket needs a path");
@@ -197,7 +202,9 @@ static int set_option(struct options *o, int c, const char *text)
 		return 0;
 	case O_POLL:
 		o->poll = text;
-		return !strcmp(text, "adaptive") || !strcmp(text, "spin") ? 0 : wrong("--poll %s: adaptive or spin", text);
+		return !strcmp(text, "adaptive") || !strcmp(text, "spin")
+			       ? 0
+			       : wrong("--poll %s: adaptive or spin", text);
 	case O_DMA:
 		o->dma = text;
 		return fx_worker_knows_dma(text) ? 0 : wrong("--dma %s: cpu, or chaos[=DELAY[,SEED]]", text);
@@ -268,7 +275,8 @@ static int make_dir(const char *path, bool own, char *why)
 	if (!own)
 		return 0;
 	if (lstat(dir, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022)) {
-		snprintf(why, WHY, "%s is not a directory that only this user can write: remove it, or choose --socket",
+		snprintf(why, WHY,
+			 "%s is not a directory that only this user can write: remove it, or choose --socket",
 			 dir);
 		return -EPERM;
 	}
@@ -321,7 +329,8 @@ static int start_eal(struct core *core, char *why)
 	core->eal = true;
 	err = fx_window_guard();
 	if (err)
-		snprintf(why, WHY, "cannot guard windows against vanishing memory (SIGBUS handler): %s", strerror(-err));
+		snprintf(why, WHY, "cannot guard windows against vanishing memory (SIGBUS handler): %s",
+			 strerror(-err));
 	return err;
 }
 
@@ -408,9 +417,10 @@ static void say_ready(struct core *core)
 	char gid[64];
 
 	inet_ntop(AF_INET6, port->gid, gid, sizeof(gid));
-	fx_log(FX_LOG_INFO, "core %s is ready: %s on port %s (%s), %s hugepages, polling %s, DMA %s, socket %s",
-	       core->o.name, gid, port->name, port->driver, fx_eal_has_huge() ? "with" : "without", core->o.poll,
-	       core->o.dma, core->path);
+	fx_log(FX_LOG_INFO,
+	       "core %s is ready: %s on port %s (%s), %s hugepages, polling %s, DMA %s, socket %s",
+	       core->o.name, gid, port->name, port->driver, fx_eal_has_huge() ? "with" : "without",
+	       core->o.poll, core->o.dma, core->path);
 	if (core->o.ready_fd < 0)
 		return;
 	if (write(core->o.ready_fd, "", 1) < 0)
@@ -438,7 +448,12 @@ static void end(struct core *core)
 int main(int argc, char **argv)
 {
 	struct core core = {
-		.o = {.name = "default", .dma = "cpu", .poll = "adaptive", .mtu = 4096, .ready_fd = -1, .log = FX_LOG_WARN},
+		.o = {.name = "default",
+		      .dma = "cpu",
+		      .poll = "adaptive",
+		      .mtu = 4096,
+		      .ready_fd = -1,
+		      .log = FX_LOG_WARN},
 		.nworkers = 1,
 	};
 	char why[WHY] = "";

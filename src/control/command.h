@@ -2,9 +2,9 @@
 /*
  * Between the control thread and a worker: commands, their mailbox, and a context as its worker sees it.
  *
- * Room: control. May use: transport/transport.h, pipe. No DPDK: the unit tests answer a mailbox with a thread of
- * their own. Whoever asks owns the command and everything it points at until it comes back; nothing is allocated
- * for sending one, so that taking things down cannot fail.
+ * Room: control. May use: transport/transport.h, pipe. No DPDK: the unit tests answer a mailbox with a thread
+ * of their own. Whoever asks owns the command and everything it points at until it comes back; nothing is
+ * allocated for sending one, so that taking things down cannot fail.
  */
 #ifndef FX_CONTROL_COMMAND_H
 #define FX_CONTROL_COMMAND_H
@@ -51,24 +51,24 @@ struct fx_cmd_modify {
 };
 
 /* The worker's own counters: what it polls, sends and frees. */
-#define FX_WORKER_COUNTER_LIST(X)                                                                                  \
-	X(loops, "turns of the poll loop")                                                                         \
-	X(sleeps, "times it went to sleep")                                                                        \
-	X(kicks, "times something other than a timer woke it")                                                     \
-	X(pipe_entries, "entries taken from send pipes")                                                           \
-	X(pipe_broken, "pipes that contradicted themselves: their contexts were ended")                            \
-	X(header_only, "packets sent as a header and the application's own memory")                                \
-	X(linearised, "packets copied into one buffer because the port cannot take a chain")                       \
-	X(tx_bursts, "bursts handed to the port")                                                                  \
-	X(tx_full, "bursts that the port did not take whole; the rest waited")                                     \
-	X(tx_no_buffer, "times sending waited for buffers")                                                        \
-	X(rx_frames, "frames taken from the port")                                                                 \
-	X(rx_long_chain, "frames in too many pieces, dropped")                                                     \
-	X(staged, "packets gathered from memory that only the helper reaches")                                     \
-	X(stage_errors, "of these that could not be read")                                                         \
-	X(graces, "grace periods")                                                                                 \
-	X(commands, "commands of the control thread")                                                              \
-	X(late_commands, "commands that gave up waiting for a pipe index that never came")                         \
+#define FX_WORKER_COUNTER_LIST(X)                                                                            \
+	X(loops, "turns of the poll loop")                                                                   \
+	X(sleeps, "times it went to sleep")                                                                  \
+	X(kicks, "times something other than a timer woke it")                                               \
+	X(pipe_entries, "entries taken from send pipes")                                                     \
+	X(pipe_broken, "pipes that contradicted themselves: their contexts were ended")                      \
+	X(header_only, "packets sent as a header and the application's own memory")                          \
+	X(linearised, "packets copied into one buffer because the port cannot take a chain")                 \
+	X(tx_bursts, "bursts handed to the port")                                                            \
+	X(tx_full, "bursts that the port did not take whole; the rest waited")                               \
+	X(tx_no_buffer, "times sending waited for buffers")                                                  \
+	X(rx_frames, "frames taken from the port")                                                           \
+	X(rx_long_chain, "frames in too many pieces, dropped")                                               \
+	X(staged, "packets gathered from memory that only the helper reaches")                               \
+	X(stage_errors, "of these that could not be read")                                                   \
+	X(graces, "grace periods")                                                                           \
+	X(commands, "commands of the control thread")                                                        \
+	X(late_commands, "commands that gave up waiting for a pipe index that never came")                   \
 	X(events, "events delivered to applications")
 
 struct fx_worker_counters {
@@ -122,8 +122,8 @@ struct fx_wqp {
 };
 
 /*
- * Two stacks of commands, each emptied whole by its only consumer, which turns it round: so they are queues, they
- * have no capacity, and neither side can ever wait for the other.
+ * Two stacks of commands, each emptied whole by its only consumer, which turns it round: so they are queues,
+ * they have no capacity, and neither side can ever wait for the other.
  */
 struct fx_mailbox {
 	_Atomic(struct fx_cmd *) todo; /* control -> worker */

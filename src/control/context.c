@@ -2,9 +2,10 @@
 /*
  * Contexts: the greeting that opens one, its arena, and its end.
  *
- * An arena is one sealed memfd: the head and slots of the send pipe, the event ring, then the heap, which the client
- * lays out as it likes. It is sparse: its size is address space, and pages are taken by whoever touches them first.
- * The end of a context needs no memory and no goodwill: all that it takes was allocated with the objects.
+ * An arena is one sealed memfd: the head and slots of the send pipe, the event ring, then the heap, which the
+ * client lays out as it likes. It is sparse: its size is address space, and pages are taken by whoever
+ * touches them first. The end of a context needs no memory and no goodwill: all that it takes was allocated
+ * with the objects.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -175,7 +176,10 @@ static void say_hello(struct fx_client *c)
 	snprintf(rep->core, sizeof(rep->core), "%s", c->ctl->name);
 }
 
-/* The device gives a client a userfaultfd for its own memory (the ladder's race-free conversion); it may be absent. */
+/*
+ * The device gives a client a userfaultfd for its own memory (the ladder's race-free conversion); it may be
+ * absent.
+ */
 static void give_fds(struct fx_client *c, struct fx_ctx *ctx, int uffd)
 {
 	const int fds[] = {c->ctl->page_fd, ctx->arena_fd, ctx->wctx->kick, ctx->wake[0], uffd};
@@ -244,7 +248,10 @@ int fx_hello(struct fx_client *c)
 
 /* ---- applications that stall their own memory ---- */
 
-/* A slow copy that makes no progress for STALL_S seconds: whatever the application does, it does it to itself. */
+/*
+ * A slow copy that makes no progress for STALL_S seconds: whatever the application does, it does it to
+ * itself.
+ */
 void fx_ctx_check_stalls(struct fx_control *ctl)
 {
 	struct fx_ctx *ctx;
@@ -257,8 +264,9 @@ void fx_ctx_check_stalls(struct fx_control *ctl)
 		if (ctx->stalled_s < STALL_S || !ctx->client)
 			continue;
 		ctl->n.stalled++;
-		fx_log(FX_LOG_WARN, "context %u (%s, process %d): a copy to or from its memory made no progress for "
-				    "%d s; disconnected",
+		fx_log(FX_LOG_WARN,
+		       "context %u (%s, process %d): a copy to or from its memory made no progress for "
+		       "%d s; disconnected",
 		       fx_handle_index(ctx->id), ctx->program, (int)ctx->pid, STALL_S);
 		fx_client_drop(ctx->client);
 	}
@@ -309,8 +317,8 @@ static void reap_memory(struct fx_grace *g)
 	}
 	fx_log(FX_LOG_INFO, "context %u (%s, process %d) is gone", fx_handle_index(ctx->id), ctx->program,
 	       (int)ctx->pid);
-	ctx_free(ctx);
 	ctl->n.reaped++;
+	ctx_free(ctx);
 }
 
 static void reap_one(struct fx_ctx *ctx)
@@ -336,7 +344,9 @@ static void reap_ctx(struct fx_cmd *cmd)
 	reap_one(cmd->arg);
 }
 
-/* Slow copies end with an error first, so that a client which stalls its own memory cannot keep us waiting. */
+/*
+ * Slow copies end with an error first, so that a client which stalls its own memory cannot keep us waiting.
+ */
 void fx_ctx_disown(struct fx_ctx *ctx)
 {
 	if (ctx->space)

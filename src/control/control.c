@@ -28,7 +28,8 @@ static int make_page(struct fx_control *ctl)
 	if (page == MAP_FAILED)
 		return -errno;
 	ctl->page = page;
-	if (fcntl(ctl->page_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+	if (fcntl(ctl->page_fd, F_ADD_SEALS,
+		  F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		return -errno;
 	page->magic = FX_CORE_MAGIC;
 	page->abi = FX_ABI_VERSION;
@@ -81,7 +82,8 @@ struct fx_control *fx_control_create(const struct fx_control_cfg *cfg, char *why
 		err = fx_server_init(ctl);
 	if (!err)
 		return ctl;
-	snprintf(why, size, "cannot set up the control room (core page, tables, event descriptors): %s", strerror(-err));
+	snprintf(why, size, "cannot set up the control room (core page, tables, event descriptors): %s",
+		 strerror(-err));
 	fx_control_destroy(ctl);
 	return NULL;
 }

@@ -3,8 +3,8 @@
  * The control room: one thread that listens on the control socket, keeps the objects behind the protocol, and
  * asks the workers for what concerns running QPs.
  *
- * Room: control. May use: sockets, epoll, jansson, memory/window.h, transport's headers. No DPDK.
- * Nothing that a client does makes the thread wait for it: sockets are non-blocking, a request is one datagram, and a
+ * Room: control. May use: sockets, epoll, jansson, memory/window.h, transport's headers. No DPDK. Nothing
+ * that a client does makes the thread wait for it: sockets are non-blocking, a request is one datagram, and a
  * client that does not take its reply is dropped. A closed socket takes everything of its context with it.
  */
 #ifndef FX_CONTROL_CONTROL_H
@@ -34,21 +34,21 @@ enum {
 #define FX_ARENA_SIZE (UINT64_C(1) << 30) /* address space: the pages are taken on first use */
 
 /* What control counts. */
-#define FX_CONTROL_COUNTER_LIST(X)                                                                                 \
-	X(connections, "connections accepted")                                                                     \
-	X(refused_user, "connections of another user, refused")                                                    \
-	X(refused_full, "connections beyond the limit, or for want of descriptors, refused")                       \
-	X(refused_version, "greetings of another ABI version, refused")                                            \
-	X(requests, "requests taken")                                                                              \
-	X(refused, "requests answered with an error")                                                              \
-	X(bad_message, "datagrams that are no request: too short, too long, wrong magic or size")                  \
-	X(unknown_op, "requests of an unknown kind")                                                               \
-	X(out_of_order, "requests before a greeting, or a second greeting")                                        \
-	X(slow_readers, "clients dropped because they did not take a reply")                                       \
-	X(dropped, "clients dropped because of what they sent")                                                    \
-	X(broken_pipes, "contexts ended because their send pipe contradicted itself")                              \
-	X(stalled, "contexts ended because a copy to or from their memory made no progress")                       \
-	X(contexts, "contexts opened")                                                                             \
+#define FX_CONTROL_COUNTER_LIST(X)                                                                           \
+	X(connections, "connections accepted")                                                               \
+	X(refused_user, "connections of another user, refused")                                              \
+	X(refused_full, "connections beyond the limit, or for want of descriptors, refused")                 \
+	X(refused_version, "greetings of another ABI version, refused")                                      \
+	X(requests, "requests taken")                                                                        \
+	X(refused, "requests answered with an error")                                                        \
+	X(bad_message, "datagrams that are no request: too short, too long, wrong magic or size")            \
+	X(unknown_op, "requests of an unknown kind")                                                         \
+	X(out_of_order, "requests before a greeting, or a second greeting")                                  \
+	X(slow_readers, "clients dropped because they did not take a reply")                                 \
+	X(dropped, "clients dropped because of what they sent")                                              \
+	X(broken_pipes, "contexts ended because their send pipe contradicted itself")                        \
+	X(stalled, "contexts ended because a copy to or from their memory made no progress")                 \
+	X(contexts, "contexts opened")                                                                       \
 	X(reaped, "contexts whose last trace is gone")
 
 struct fx_control_counters {
@@ -58,9 +58,9 @@ struct fx_control_counters {
 };
 
 struct fx_control_cfg {
-	const char *name;   /* of the core */
-	const char *poll;   /* for SHOW */
-	const char *dma;    /* for SHOW */
+	const char *name; /* of the core */
+	const char *poll; /* for SHOW */
+	const char *dma;  /* for SHOW */
 	uint32_t workers;
 	bool shared_cpus;   /* an empty poll of the application should yield */
 	unsigned linger_ms; /* fx_control_run() ends so long after the last client; 0: never */
@@ -77,18 +77,21 @@ struct fx_core_page *fx_control_page(struct fx_control *ctl);
 const struct fx_mr_table *fx_control_mrs(struct fx_control *ctl);
 
 /*
- * Binds the socket `path` (of `mode`) and listens. A socket that nobody answers is replaced. Returns 0, or with
- * `why` -EADDRINUSE: a core of that name is there; or what bind(2) says.
+ * Binds the socket `path` (of `mode`) and listens. A socket that nobody answers is replaced. Returns 0, or
+ * with `why` -EADDRINUSE: a core of that name is there; or what bind(2) says.
  */
 int fx_control_listen(struct fx_control *ctl, const char *path, unsigned mode, char *why, size_t size);
-/* Serves until fx_control_stop() or the linger time; then says goodbye to the clients and takes everything down. */
+/*
+ * Serves until fx_control_stop() or the linger time; then says goodbye to the clients and takes everything
+ * down.
+ */
 void fx_control_run(struct fx_control *ctl);
 /* May be called from a signal handler or another thread. */
 void fx_control_stop(struct fx_control *ctl);
 /* Ends the socket. The workers must have ended. */
 void fx_control_destroy(struct fx_control *ctl);
 
-/* For tests: what is left. */
+/* For tests, which glance at them from another thread: what is left, what was counted. */
 struct fx_control_usage {
 	uint32_t clients, contexts, pds, cqs, qps, mrs;
 };

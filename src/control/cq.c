@@ -21,7 +21,8 @@ int fx_create_cq(struct fx_client *c)
 				 FX_LIMIT_CQE_SHIFT);
 	p = fx_arena(c->ctx, req->off, sizeof(struct fx_cq_head) + ((uint64_t)FX_CQE_SIZE << req->shift));
 	if (!p)
-		return fx_refuse(c, -EINVAL, "a CQ of 2^%u entries at %#llx is misaligned or outside of the arena",
+		return fx_refuse(c, -EINVAL,
+				 "a CQ of 2^%u entries at %#llx is misaligned or outside of the arena",
 				 req->shift, (unsigned long long)req->off);
 	cq = calloc(1, sizeof(*cq));
 	if (!cq)
@@ -49,8 +50,8 @@ int fx_destroy_cq(struct fx_client *c)
 	if (!cq)
 		return -EINVAL;
 	if (cq->obj.refs)
-		return fx_refuse(c, -EBUSY, "CQ %#x is used by %u queues: destroy their QPs first", cq->obj.handle,
-				 cq->obj.refs);
+		return fx_refuse(c, -EBUSY, "CQ %#x is used by %u queues: destroy their QPs first",
+				 cq->obj.handle, cq->obj.refs);
 	c->rep.handle_rep.handle = cq->obj.handle;
 	fx_obj_del(&cq->obj);
 	free(cq);

@@ -19,21 +19,24 @@ static const struct request {
 	[FX_MSG_HELLO] = {"HELLO", sizeof(struct fx_hello_req), sizeof(struct fx_hello_rep), 0, fx_hello},
 	[FX_MSG_ALLOC_PD] = {"ALLOC_PD", HANDLE, sizeof(struct fx_handle_rep), HOST, fx_alloc_pd},
 	[FX_MSG_DEALLOC_PD] = {"DEALLOC_PD", HANDLE, sizeof(struct fx_handle_rep), HOST, fx_dealloc_pd},
-	[FX_MSG_REG_MR] = {"REG_MR", sizeof(struct fx_reg_mr_req), sizeof(struct fx_reg_mr_rep), HOST, fx_reg_mr},
-	[FX_MSG_REG_MR_DONE] = {"REG_MR_DONE", sizeof(struct fx_reg_mr_done_req), sizeof(struct fx_reg_mr_done_rep),
-				HOST, fx_reg_mr_done},
+	[FX_MSG_REG_MR] = {"REG_MR", sizeof(struct fx_reg_mr_req), sizeof(struct fx_reg_mr_rep), HOST,
+			   fx_reg_mr},
+	[FX_MSG_REG_MR_DONE] = {"REG_MR_DONE", sizeof(struct fx_reg_mr_done_req),
+				sizeof(struct fx_reg_mr_done_rep), HOST, fx_reg_mr_done},
 	[FX_MSG_DEREG_MR] = {"DEREG_MR", HANDLE, sizeof(struct fx_handle_rep), HOST, fx_dereg_mr},
-	[FX_MSG_CREATE_CQ] = {"CREATE_CQ", sizeof(struct fx_create_cq_req), sizeof(struct fx_handle_rep), HOST,
-			      fx_create_cq},
+	[FX_MSG_CREATE_CQ] = {"CREATE_CQ", sizeof(struct fx_create_cq_req), sizeof(struct fx_handle_rep),
+			      HOST, fx_create_cq},
 	[FX_MSG_DESTROY_CQ] = {"DESTROY_CQ", HANDLE, sizeof(struct fx_handle_rep), HOST, fx_destroy_cq},
-	[FX_MSG_CREATE_QP] = {"CREATE_QP", sizeof(struct fx_create_qp_req), sizeof(struct fx_create_qp_rep), HOST,
-			      fx_create_qp},
-	[FX_MSG_MODIFY_QP] = {"MODIFY_QP", sizeof(struct fx_modify_qp_req), sizeof(struct fx_modify_qp_rep), HOST,
-			      fx_modify_qp},
-	[FX_MSG_QUERY_QP] = {"QUERY_QP", sizeof(struct fx_qp_req), sizeof(struct fx_query_qp_rep), HOST, fx_query_qp},
+	[FX_MSG_CREATE_QP] = {"CREATE_QP", sizeof(struct fx_create_qp_req), sizeof(struct fx_create_qp_rep),
+			      HOST, fx_create_qp},
+	[FX_MSG_MODIFY_QP] = {"MODIFY_QP", sizeof(struct fx_modify_qp_req), sizeof(struct fx_modify_qp_rep),
+			      HOST, fx_modify_qp},
+	[FX_MSG_QUERY_QP] = {"QUERY_QP", sizeof(struct fx_qp_req), sizeof(struct fx_query_qp_rep), HOST,
+			     fx_query_qp},
 	[FX_MSG_DESTROY_QP] = {"DESTROY_QP", sizeof(struct fx_qp_req), sizeof(struct fx_handle_rep), HOST,
 			       fx_destroy_qp},
-	[FX_MSG_QUERY_PORT] = {"QUERY_PORT", HANDLE, sizeof(struct fx_query_port_rep), HOST | CTL, fx_query_port},
+	[FX_MSG_QUERY_PORT] = {"QUERY_PORT", HANDLE, sizeof(struct fx_query_port_rep), HOST | CTL,
+			       fx_query_port},
 	[FX_MSG_SHOW] = {"SHOW", HANDLE, sizeof(struct fx_handle_rep), HOST | CTL, fx_show},
 #undef HANDLE
 };
@@ -58,15 +61,17 @@ static int check_version(struct fx_client *c, size_t len)
 	char theirs[FX_VERSION_LEN + 1] = "unknown";
 
 	if (len < offsetof(struct fx_hello_req, role))
-		return fx_refuse(c, -EBADMSG, "a greeting of %zu bytes is too short to name its version", len);
+		return fx_refuse(c, -EBADMSG, "a greeting of %zu bytes is too short to name its version",
+				 len);
 	if (req->abi == FX_ABI_VERSION)
 		return 0;
 	if (len >= offsetof(struct fx_hello_req, program))
 		memcpy(theirs, req->version, FX_VERSION_LEN);
 	c->ctl->n.refused_version++;
-	return fx_refuse(c, -EPROTONOSUPPORT,
-			 "the library (%.20s) speaks ABI %u, core %.20s (%s) speaks ABI %u: use the same version of both",
-			 theirs, req->abi, c->ctl->name, FLEXINS_VERSION, FX_ABI_VERSION);
+	return fx_refuse(
+		c, -EPROTONOSUPPORT,
+		"the library (%.20s) speaks ABI %u, core %.20s (%s) speaks ABI %u: use one version of both",
+		theirs, req->abi, c->ctl->name, FLEXINS_VERSION, FX_ABI_VERSION);
 }
 
 static int check_head(struct fx_client *c, size_t len)
@@ -94,8 +99,8 @@ static int find_request(struct fx_client *c, size_t len, const struct request **
 	}
 	if ((h->op == FX_MSG_HELLO) != (c->role == 0)) {
 		c->ctl->n.out_of_order++;
-		return fx_refuse(c, -EPROTO, c->role ? "%s: the connection has been greeted already"
-						     : "%s before HELLO",
+		return fx_refuse(c, -EPROTO,
+				 c->role ? "%s: the connection has been greeted already" : "%s before HELLO",
 				 r->name);
 	}
 	if (len != r->size) {

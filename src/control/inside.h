@@ -13,8 +13,8 @@
  *	pd.c mr.c cq.c qp.c path.c	the objects
  *	show.c		the JSON document of SHOW
  *
- * All of it runs on the control thread. A request that needs a worker returns FX_LATER and goes on in the `done` of
- * its command; until then nothing more is read from its client.
+ * All of it runs on the control thread. A request that needs a worker returns FX_LATER and goes on in the
+ * `done` of its command; until then nothing more is read from its client.
  */
 #ifndef FX_CONTROL_INSIDE_H
 #define FX_CONTROL_INSIDE_H
@@ -78,8 +78,8 @@ struct fx_mro {
 	struct fx_pdo *pd;
 	struct fx_mr_seg *seg; /* the plan, until it is committed */
 	uint32_t nseg;
-	uint8_t state; /* enum fx_mr_state */
-	bool fresh;    /* the memory room has filled `mr` in */
+	uint8_t state;			   /* enum fx_mr_state */
+	bool fresh;			   /* the memory room has filled `mr` in */
 	uint64_t bytes[FX_SEG_SHARED + 1]; /* by enum fx_seg_kind */
 };
 
@@ -103,7 +103,7 @@ struct fx_ctx {
 	struct fx_space *space;
 	int arena_fd;
 	uint8_t *arena;
-	int wake[2]; /* pipe: [0] goes to the client */
+	int wake[2];	      /* pipe: [0] goes to the client */
 	struct fx_wctx *wctx; /* one; the pipe of worker 0 */
 	struct fx_obj *objs[FX_OBJ_KINDS];
 	uint32_t nobjs[FX_OBJ_KINDS];
@@ -145,6 +145,7 @@ union fx_msg {
 
 struct fx_client {
 	struct fx_source src;
+	struct fx_source life; /* pidfd of the process; fd -1: there is none */
 	struct fx_control *ctl;
 	struct fx_client *next, **prev;
 	struct fx_ctx *ctx; /* FX_ROLE_HOST after its greeting */
@@ -245,7 +246,7 @@ int fx_show(struct fx_client *c);
 
 /* ---- for the end of a context ---- */
 void fx_mr_unpublish(struct fx_mro *mr);
-void fx_mr_free(struct fx_mro *mr); /* after a grace period */
+void fx_mr_free(struct fx_mro *mr);   /* after a grace period */
 void fx_qp_forget(struct fx_qpo *qp); /* the worker has freed its QP */
 
 /* ---- path.c ---- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The core's log: one line on stderr an event, for the person who runs it. Never called on the data path, never
- * with more than one line for one client's misbehaviour (counters take the rest).
+ * The core's log: one line on stderr an event, for the person who runs it. Never called on the data path,
+ * never with more than one line for one client's misbehaviour (counters take the rest).
  *
  * Room: control. May use: libc.
  */

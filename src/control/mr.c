@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Memory regions. Registering takes two requests: the first answers with what the application should convert, the
- * second looks at what it did, maps it and gives out the key. Deregistering unpublishes the key, waits until nothing
- * under way was looked up before that, and then unmaps.
+ * Memory regions. Registering takes two requests: the first answers with what the application should convert,
+ * the second looks at what it did, maps it and gives out the key. Deregistering unpublishes the key, waits
+ * until nothing under way was looked up before that, and then unmaps.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,7 +15,8 @@
 enum {
 	KNOWN_ACCESS = FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ | FX_ACC_REMOTE_ATOMIC |
 		       FX_ACC_MW_BIND | FX_ACC_RELAXED_ORDERING,
-	OPTIONAL_ACCESS = 0x3ff << 20, /* IBV_ACCESS_OPTIONAL_RANGE: unknown ones are ignored, as verbs have it */
+	OPTIONAL_ACCESS =
+		0x3ff << 20, /* IBV_ACCESS_OPTIONAL_RANGE: unknown ones are ignored, as verbs have it */
 	UNSUPPORTED_ACCESS = 1 << 5 | 1 << 6 | 1 << 7, /* zero based, on demand, huge TLB */
 };
 
@@ -23,16 +24,21 @@ static int check_request(struct fx_client *c, const struct fx_reg_mr_req *req)
 {
 	if (!req->length || req->length > FX_LIMIT_MR_SIZE || req->addr + req->length < req->addr ||
 	    req->iova + req->length < req->iova)
-		return fx_refuse(c, -EINVAL, "an MR of %llu bytes at %#llx (iova %#llx) is empty, too long or wraps round",
-				 (unsigned long long)req->length, (unsigned long long)req->addr,
-				 (unsigned long long)req->iova);
+		return fx_refuse(
+			c, -EINVAL,
+			"an MR of %llu bytes at %#llx (iova %#llx) is empty, too long or wraps round",
+			(unsigned long long)req->length, (unsigned long long)req->addr,
+			(unsigned long long)req->iova);
 	if (req->access & UNSUPPORTED_ACCESS)
-		return fx_refuse(c, -EOPNOTSUPP, "access flags %#x: zero-based, on-demand and huge-page MRs are not there",
+		return fx_refuse(c, -EOPNOTSUPP,
+				 "access flags %#x: zero-based, on-demand and huge-page MRs are not there",
 				 req->access);
 	if (req->access & ~(uint32_t)(KNOWN_ACCESS | OPTIONAL_ACCESS))
 		return fx_refuse(c, -EINVAL, "access flags %#x are unknown", req->access);
-	if ((req->access & (FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_ATOMIC)) && !(req->access & FX_ACC_LOCAL_WRITE))
-		return fx_refuse(c, -EINVAL, "remote write and remote atomic access need local write access as well");
+	if ((req->access & (FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_ATOMIC)) &&
+	    !(req->access & FX_ACC_LOCAL_WRITE))
+		return fx_refuse(c, -EINVAL,
+				 "remote write and remote atomic access need local write access as well");
 	if (req->flags & ~(uint32_t)FX_REG_NO_CONVERT)
 		return fx_refuse(c, -EINVAL, "registration flags %#x are unknown", req->flags);
 	return 0;
@@ -95,8 +101,8 @@ int fx_reg_mr(struct fx_client *c)
 	mr = mr_new(c, pd, &req);
 	if (!mr)
 		return -ENOMEM;
-	err = fx_space_plan(c->ctx->space, req.addr, req.length, mr->mr.access, req.flags, rep->seg, &rep->nseg, c->fds,
-			    &c->nfds);
+	err = fx_space_plan(c->ctx->space, req.addr, req.length, mr->mr.access, req.flags, rep->seg,
+			    &rep->nseg, c->fds, &c->nfds);
 	if (err) {
 		c->nfds = 0;
 		fx_refuse(c, err, "cannot register %llu bytes at %#llx: %s", (unsigned long long)req.length,
@@ -158,7 +164,8 @@ int fx_reg_mr_done(struct fx_client *c)
 	mr->fresh = true;
 	mr->state = FX_MR_LIVE;
 	/* release: a worker that finds the region (acquire, fx_mr_get) sees all of its fields */
-	atomic_store_explicit(&c->ctl->mrs.slot[fx_handle_index(mr->obj.handle)], &mr->mr, memory_order_release);
+	atomic_store_explicit(&c->ctl->mrs.slot[fx_handle_index(mr->obj.handle)], &mr->mr,
+			      memory_order_release);
 	rep->mr = mr->obj.handle;
 	rep->lkey = rep->rkey = mr->mr.key;
 	rep->slow = fx_mr_is_slow(&mr->mr);

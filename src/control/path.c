@@ -34,13 +34,17 @@ int fx_path_build(struct fx_client *c, const struct fx_ah_attr *ah, uint32_t qpn
 	inet_ntop(AF_INET6, dgid, text, sizeof(text));
 	inet_ntop(AF_INET6, port->gid, own, sizeof(own));
 	if (ah->port_num != 1)
-		return fx_refuse(c, -EINVAL, "port %u of an address: the device has port 1 only", ah->port_num);
+		return fx_refuse(c, -EINVAL, "port %u of an address: the device has port 1 only",
+				 ah->port_num);
 	if (!ah->is_global && !port->loopback)
-		return fx_refuse(c, -EINVAL, "an address without a GID: RoCE needs one (is_global), choose a GID index");
+		return fx_refuse(c, -EINVAL,
+				 "an address without a GID: RoCE needs one (is_global), choose a GID index");
 	if (ah->is_global && ah->sgid_index != 0)
-		return fx_refuse(c, -EINVAL, "GID index %u: port 1 has GID index 0 (%s) only", ah->sgid_index, own);
+		return fx_refuse(c, -EINVAL, "GID index %u: port 1 has GID index 0 (%s) only", ah->sgid_index,
+				 own);
 	if (port->loopback && memcmp(dgid, port->gid, 16) != 0)
-		return fx_refuse(c, -EHOSTUNREACH, "GID %s cannot be reached: port 1 is a loopback port, its own GID is %s",
+		return fx_refuse(c, -EHOSTUNREACH,
+				 "GID %s cannot be reached: port 1 is a loopback port, its own GID is %s",
 				 text, own);
 	*path = (struct fx_path){.mtu_max = port->mtu};
 	path->l3 = (struct fx_l3){

@@ -26,8 +26,8 @@ int fx_dealloc_pd(struct fx_client *c)
 	if (!pd)
 		return -EINVAL;
 	if (pd->obj.refs)
-		return fx_refuse(c, -EBUSY, "PD %#x is used by %u MRs and QPs: destroy them first", pd->obj.handle,
-				 pd->obj.refs);
+		return fx_refuse(c, -EBUSY, "PD %#x is used by %u MRs and QPs: destroy them first",
+				 pd->obj.handle, pd->obj.refs);
 	c->rep.handle_rep.handle = pd->obj.handle;
 	fx_obj_del(&pd->obj);
 	free(pd);

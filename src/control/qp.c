@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Queue pairs: checked and allocated here, run on their worker. A modify or destroy runs there after the worker has
- * consumed the context's pipe up to the index that the request names (contract 9); a destroyed QP comes back when
- * nothing under way points at it any more.
+ * Queue pairs: checked and allocated here, run on their worker. A modify or destroy runs there after the
+ * worker has consumed the context's pipe up to the index that the request names (contract 9); a destroyed QP
+ * comes back when nothing under way points at it any more.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +12,9 @@
 
 enum { ATTR_AV = 1 << 7 }; /* IBV_QP_AV */
 
-/* A receive queue that nothing can be posted to: this slot never becomes valid, since its phase would be 1. */
+/*
+ * A receive queue that nothing can be posted to: this slot never becomes valid, since its phase would be 1.
+ */
 static const uint8_t empty_slot[FX_SLOT_SIZE];
 
 static int check_caps(struct fx_client *c, const struct fx_create_qp_req *req)
@@ -29,11 +31,12 @@ static int check_caps(struct fx_client *c, const struct fx_create_qp_req *req)
 	};
 
 	if (req->type != FX_QPT_RC)
-		return fx_refuse(c, -EOPNOTSUPP, "QPs of type %u: this core has RC (%u) only", req->type, FX_QPT_RC);
+		return fx_refuse(c, -EOPNOTSUPP, "QPs of type %u: this core has RC (%u) only", req->type,
+				 FX_QPT_RC);
 	for (size_t i = 0; i < sizeof(caps) / sizeof(caps[0]); i++)
 		if (caps[i].want > caps[i].max)
-			return fx_refuse(c, -EINVAL, "%s %u: the device has at most %u", caps[i].name, caps[i].want,
-					 caps[i].max);
+			return fx_refuse(c, -EINVAL, "%s %u: the device has at most %u", caps[i].name,
+					 caps[i].want, caps[i].max);
 	if (req->srq)
 		return fx_refuse(c, -EOPNOTSUPP, "shared receive queues are not in this core");
 	return 0;
@@ -49,12 +52,14 @@ static int check_rq(struct fx_client *c, const struct fx_create_qp_req *req, str
 	if (!req->max_recv_wr)
 		return 0;
 	if (req->rq_shift > FX_LIMIT_RQ_SHIFT || 1u << req->rq_shift < req->max_recv_wr * stride)
-		return fx_refuse(c, -EINVAL, "a receive ring of 2^%u slots cannot hold %u entries of %u", req->rq_shift,
-				 req->max_recv_wr, stride);
+		return fx_refuse(c, -EINVAL, "a receive ring of 2^%u slots cannot hold %u entries of %u",
+				 req->rq_shift, req->max_recv_wr, stride);
 	slots = fx_arena(c->ctx, req->rq_off, (uint64_t)FX_SLOT_SIZE << req->rq_shift);
 	if (!slots)
-		return fx_refuse(c, -EINVAL, "a receive ring of 2^%u slots at %#llx is misaligned or outside of the arena",
-				 req->rq_shift, (unsigned long long)req->rq_off);
+		return fx_refuse(
+			c, -EINVAL,
+			"a receive ring of 2^%u slots at %#llx is misaligned or outside of the arena",
+			req->rq_shift, (unsigned long long)req->rq_off);
 	*rq = (struct fx_rq){.slots = slots, .shift = req->rq_shift, .stride = stride};
 	return 0;
 }
@@ -131,7 +136,8 @@ static void created(struct fx_cmd *cmd)
 
 	if (cmd->err) { /* the worker has freed it */
 		fx_qp_forget(qp);
-		fx_client_reply(c, fx_refuse(c, cmd->err, "the worker cannot take another QP: %s", strerror(-cmd->err)));
+		fx_client_reply(c, fx_refuse(c, cmd->err, "the worker cannot take another QP: %s",
+					     strerror(-cmd->err)));
 		return;
 	}
 	c->rep.create_qp_rep.qp = qp->obj.handle;
@@ -143,8 +149,8 @@ static void created(struct fx_cmd *cmd)
 }
 
 /* Prepares the client's one command. */
-static void ask_worker(struct fx_client *c, struct fx_qpo *qp, enum fx_cmd_op op, void (*done)(struct fx_cmd *cmd),
-		       void *data)
+static void ask_worker(struct fx_client *c, struct fx_qpo *qp, enum fx_cmd_op op,
+		       void (*done)(struct fx_cmd *cmd), void *data)
 {
 	c->target = qp;
 	c->cmd = (struct fx_cmd){
@@ -191,8 +197,8 @@ static void modified(struct fx_cmd *cmd)
 	if (err == -ETIMEDOUT)
 		fx_refuse(c, err, "QP %#x: the send pipe never reached index %u", qp->qpn, cmd->pipe_pi);
 	else if (err)
-		fx_refuse(c, err, "QP %#x: the transition or its attributes (mask %#x) are not allowed: %s", qp->qpn,
-			  c->modify.mask, strerror(-err));
+		fx_refuse(c, err, "QP %#x: the transition or its attributes (mask %#x) are not allowed: %s",
+			  qp->qpn, c->modify.mask, strerror(-err));
 	c->ctl->qp_gen[fx_handle_index(qp->obj.handle)] = (uint8_t)c->modify.gen;
 	c->rep.modify_qp_rep.gen = c->modify.gen;
 	c->rep.modify_qp_rep.state = c->modify.attr.qp_state;

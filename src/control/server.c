@@ -2,21 +2,27 @@
 /*
  * The control thread's loop: connections, requests in, replies out. See control.h.
  *
- * A client has at most one request under way, so its reply always fits an empty socket buffer; one that does not
- * take it is dropped, and nothing here ever waits for a client.
+ * A client has at most one request under way, so its reply always fits an empty socket buffer; one that does
+ * not take it is dropped, and nothing here ever waits for a client.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 #include "control/inside.h"
 
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
 enum {
 	EVENTS = 64,
-	TICK_MS = 100,	    /* while something is to be looked at again */
-	CHECK_MS = 1000,    /* between looks at clients that stall their memory */
-	GOODBYE_MS = 2000,  /* for taking everything down at the end */
+	TICK_MS = 100,		 /* while something is to be looked at again */
+	CHECK_MS = 1000,	 /* between looks at clients that stall their memory */
+	GOODBYE_MS = 2000,	 /* for taking everything down at the end */
 	FIRST_CLIENT_MS = 10000, /* the least linger time of a core that nobody has used yet */
 };
 
@@ -137,6 +143,8 @@ void fx_client_drop(struct fx_client *c)
 		return;
 	c->gone = true;
 	close(c->src.fd); /* also takes it out of the epoll set */
+	if (c->life.fd >= 0)
+		close(c->life.fd);
 	if (c->ctx)
 		fx_ctx_disown(c->ctx);
 	if (c->busy)
@@ -150,7 +158,8 @@ void fx_client_drop(struct fx_client *c)
 static ssize_t receive(struct fx_client *c)
 {
 	struct iovec iov = {.iov_base = &c->req, .iov_len = sizeof(c->req.bytes)};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1}; /* no room for descriptors: the kernel drops them */
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1}; /* no room for descriptors: the kernel drops them */
 	ssize_t n = recvmsg(c->src.fd, &msg, MSG_DONTWAIT);
 
 	if (n < 0)
@@ -197,6 +206,31 @@ static void client_ready(struct fx_source *src, uint32_t events)
 	}
 }
 
+/* The process has ended, but a child of it holds its socket. */
+static void process_ended(struct fx_source *src, uint32_t events)
+{
+	struct fx_client *c = (struct fx_client *)((char *)src - offsetof(struct fx_client, life));
+
+	(void)events;
+	fx_client_drop(c);
+}
+
+/* A socket outlives its process in forked children; the process itself is what must live. */
+static void watch_process(struct fx_client *c)
+{
+	socklen_t len = sizeof(c->life.fd);
+
+	c->life = (struct fx_source){.ready = process_ended, .ctl = c->ctl};
+	if (getsockopt(c->src.fd, SOL_SOCKET, SO_PEERPIDFD, &c->life.fd, &len) < 0)
+		c->life.fd = (int)syscall(SYS_pidfd_open, c->cred.pid, 0); /* before Linux 6.5 */
+	if (c->life.fd < 0)
+		return;
+	if (fcntl(c->life.fd, F_SETFD, FD_CLOEXEC) == 0 && fx_source_add(c->ctl, &c->life, EPOLLIN) == 0)
+		return;
+	close(c->life.fd);
+	c->life.fd = -1;
+}
+
 /* The core's own user and root may use it; anyone may if it is root's. */
 static bool may_connect(const struct ucred *cred)
 {
@@ -229,6 +263,7 @@ static void admit(struct fx_control *ctl, int fd)
 		free(c);
 		return;
 	}
+	watch_process(c);
 	c->next = ctl->clients;
 	c->prev = &ctl->clients;
 	if (c->next)
@@ -251,7 +286,10 @@ static void listener_ready(struct fx_source *src, uint32_t events)
 			continue;
 		}
 		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-			/* no descriptor to accept with: leave the queue alone for a tick instead of spinning on it */
+			/*
+			 * no descriptor to accept with: leave the queue alone for a tick instead of spinning
+			 * on it
+			 */
 			ctl->n.refused_full++;
 			ctl->listening_paused = true;
 			source_want(ctl, src, 0);
@@ -342,7 +380,8 @@ static void say_goodbye(struct fx_control *ctl)
 	while ((ctl->nclients || ctl->ctxs.used) && fx_now_ms() < until)
 		turn(ctl, TICK_MS);
 	if (ctl->nclients || ctl->ctxs.used)
-		fx_log(FX_LOG_WARN, "%u contexts could not be taken down within %d ms", ctl->ctxs.used, GOODBYE_MS);
+		fx_log(FX_LOG_WARN, "%u contexts could not be taken down within %d ms", ctl->ctxs.used,
+		       GOODBYE_MS);
 }
 
 void fx_control_run(struct fx_control *ctl)
@@ -389,7 +428,8 @@ int fx_control_listen(struct fx_control *ctl, const char *path, unsigned mode, c
 
 int fx_server_init(struct fx_control *ctl)
 {
-	ctl->stop = (struct fx_source){.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .ready = stop_ready, .ctl = ctl};
+	ctl->stop = (struct fx_source){
+		.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .ready = stop_ready, .ctl = ctl};
 	if (ctl->stop.fd < 0 || fx_source_add(ctl, &ctl->stop, EPOLLIN) < 0)
 		return -errno;
 	for (uint32_t w = 0; w < ctl->cfg.workers; w++) {
@@ -397,9 +437,10 @@ int fx_server_init(struct fx_control *ctl)
 
 		m->worker_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		m->control_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		ctl->workers[w] =
-			(struct fx_source){.fd = m->control_fd, .index = w, .ready = worker_ready, .ctl = ctl};
-		if (m->worker_fd < 0 || m->control_fd < 0 || fx_source_add(ctl, &ctl->workers[w], EPOLLIN) < 0)
+		ctl->workers[w] = (struct fx_source){
+			.fd = m->control_fd, .index = w, .ready = worker_ready, .ctl = ctl};
+		if (m->worker_fd < 0 || m->control_fd < 0 ||
+		    fx_source_add(ctl, &ctl->workers[w], EPOLLIN) < 0)
 			return -errno;
 	}
 	return 0;

@@ -4,16 +4,16 @@
  *
  * {"core": {name, version, abi, pid, workers, poll, dma, clients, uptime_ms},
  *  "device": {name, guid, max_qp, ...},
- *  "ports": [{port, name, driver, state, mac, mtu, frame_limit, max_segs, header_only, loopback, icrc, netdev,
- *             gids: [{index, gid, type, netdev}], counters: {...}}],
+ *  "ports": [{port, name, driver, state, mac, mtu, frame_limit, max_segs, header_only, loopback, icrc,
+ *             netdev, gids: [{index, gid, type, netdev}], counters: {...}}],
  *  "contexts": [{ctx, pid, uid, program, version, pds, cqs, qps, mrs}],
  *  "qps": [{qpn, ctx, type, state, dest_qpn, mtu, sq_psn, una_psn, ...}],
  *  "mrs": [{mr, ctx, pd, iova, length, access, window, bytes: {slow, converted, shared}}],
  *  "counters": {control: {...}, transport: {...}, drops: {...}, workers: [{...}]},
  *  "memory": {transport}}
  *
- * Keys are not shown: they are what gives access. QPs are looked at on their worker, FX_SNAP_QPS at a time, so that
- * ten thousand of them do not stop it; the document is written as it goes and never held in memory.
+ * Keys are not shown: they are what gives access. QPs are looked at on their worker, FX_SNAP_QPS at a time,
+ * so that ten thousand of them do not stop it; the document is written as it goes and never held in memory.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -122,10 +122,11 @@ static void add_counters(struct fx_cmd_snapshot *to, const struct fx_cmd_snapsho
 
 static json_t *core(const struct fx_control *ctl)
 {
-	return json_pack("{s:s s:s s:I s:I s:I s:s s:s s:I s:I}", "name", ctl->name, "version", FLEXINS_VERSION, "abi",
-			 (json_int_t)FX_ABI_VERSION, "pid", (json_int_t)getpid(), "workers",
-			 (json_int_t)ctl->cfg.workers, "poll", ctl->cfg.poll, "dma", ctl->cfg.dma, "clients",
-			 (json_int_t)ctl->nclients, "uptime_ms", (json_int_t)(fx_now_ms() - ctl->started_ms));
+	return json_pack("{s:s s:s s:I s:I s:I s:s s:s s:I s:I}", "name", ctl->name, "version",
+			 FLEXINS_VERSION, "abi", (json_int_t)FX_ABI_VERSION, "pid", (json_int_t)getpid(),
+			 "workers", (json_int_t)ctl->cfg.workers, "poll", ctl->cfg.poll, "dma", ctl->cfg.dma,
+			 "clients", (json_int_t)ctl->nclients, "uptime_ms",
+			 (json_int_t)(fx_now_ms() - ctl->started_ms));
 }
 
 static json_t *device(const struct fx_control *ctl)
@@ -134,35 +135,36 @@ static json_t *device(const struct fx_control *ctl)
 	char guid[24];
 
 	memcpy(g, &ctl->guid, sizeof(g));
-	snprintf(guid, sizeof(guid), "%02x%02x:%02x%02x:%02x%02x:%02x%02x", g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7]);
-	return json_pack("{s:s s:s s:i s:i s:i s:i s:i s:i s:i s:i}", "name", "flexins0", "guid", guid, "max_qp",
-			 FX_LIMIT_QP, "max_qp_wr", FX_LIMIT_QP_WR, "max_sge", FX_MAX_SGE, "max_inline", FX_MAX_INLINE,
-			 "max_cq", FX_LIMIT_CQ, "max_mr", FX_LIMIT_MR, "max_pd", FX_LIMIT_PD, "max_rd_atomic",
-			 FX_LIMIT_RD_ATOMIC);
+	snprintf(guid, sizeof(guid), "%02x%02x:%02x%02x:%02x%02x:%02x%02x", g[0], g[1], g[2], g[3], g[4],
+		 g[5], g[6], g[7]);
+	return json_pack("{s:s s:s s:i s:i s:i s:i s:i s:i s:i s:i}", "name", "flexins0", "guid", guid,
+			 "max_qp", FX_LIMIT_QP, "max_qp_wr", FX_LIMIT_QP_WR, "max_sge", FX_MAX_SGE,
+			 "max_inline", FX_MAX_INLINE, "max_cq", FX_LIMIT_CQ, "max_mr", FX_LIMIT_MR, "max_pd",
+			 FX_LIMIT_PD, "max_rd_atomic", FX_LIMIT_RD_ATOMIC);
 }
 
 static json_t *port_counters(const struct fx_port_stats *p)
 {
-	return json_pack("{s:I s:I s:I s:I s:I s:I s:I s:I}", "tx_packets", (json_int_t)p->tx_packets, "tx_bytes",
-			 (json_int_t)p->tx_bytes, "tx_errors", (json_int_t)p->tx_errors, "rx_packets",
-			 (json_int_t)p->rx_packets, "rx_bytes", (json_int_t)p->rx_bytes, "rx_missed",
-			 (json_int_t)p->rx_missed, "rx_errors", (json_int_t)p->rx_errors, "rx_no_buffer",
-			 (json_int_t)p->rx_nombuf);
+	return json_pack("{s:I s:I s:I s:I s:I s:I s:I s:I}", "tx_packets", (json_int_t)p->tx_packets,
+			 "tx_bytes", (json_int_t)p->tx_bytes, "tx_errors", (json_int_t)p->tx_errors,
+			 "rx_packets", (json_int_t)p->rx_packets, "rx_bytes", (json_int_t)p->rx_bytes,
+			 "rx_missed", (json_int_t)p->rx_missed, "rx_errors", (json_int_t)p->rx_errors,
+			 "rx_no_buffer", (json_int_t)p->rx_nombuf);
 }
 
 static json_t *port(const struct fx_port_info *p, const struct fx_port_stats *stats)
 {
 	char mac[24], gid[INET6_ADDRSTRLEN];
 
-	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", p->mac[0], p->mac[1], p->mac[2], p->mac[3],
-		 p->mac[4], p->mac[5]);
+	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", p->mac[0], p->mac[1], p->mac[2],
+		 p->mac[3], p->mac[4], p->mac[5]);
 	inet_ntop(AF_INET6, p->gid, gid, sizeof(gid));
-	return json_pack("{s:i s:s s:s s:s s:s s:I s:I s:i s:b s:b s:b s:s s:[{s:i s:s s:s s:s}] s:o}", "port", 1, "name",
-			 p->name, "driver", p->driver, "state", p->up ? "ACTIVE" : "DOWN", "mac", mac, "mtu",
-			 (json_int_t)p->mtu, "frame_limit", (json_int_t)p->frame_limit, "max_segs", (int)p->max_segs,
-			 "header_only", p->max_segs > 1, "loopback", p->loopback, "icrc", p->icrc, "netdev", p->netdev,
-			 "gids", "index", 0, "gid", gid, "type", "RoCE v2", "netdev", p->netdev, "counters",
-			 port_counters(stats));
+	return json_pack("{s:i s:s s:s s:s s:s s:I s:I s:i s:b s:b s:b s:s s:[{s:i s:s s:s s:s}] s:o}",
+			 "port", 1, "name", p->name, "driver", p->driver, "state", p->up ? "ACTIVE" : "DOWN",
+			 "mac", mac, "mtu", (json_int_t)p->mtu, "frame_limit", (json_int_t)p->frame_limit,
+			 "max_segs", (int)p->max_segs, "header_only", p->max_segs > 1, "loopback",
+			 p->loopback, "icrc", p->icrc, "netdev", p->netdev, "gids", "index", 0, "gid", gid,
+			 "type", "RoCE v2", "netdev", p->netdev, "counters", port_counters(stats));
 }
 
 /* Programs choose their names: whatever is no text is shown as question marks. */
@@ -175,22 +177,23 @@ static json_t *text(const char *s)
 
 static json_t *context(const struct fx_ctx *ctx)
 {
-	return json_pack("{s:I s:I s:I s:o s:o s:I s:I s:I s:I}", "ctx", (json_int_t)fx_handle_index(ctx->id), "pid",
-			 (json_int_t)ctx->pid, "uid", (json_int_t)ctx->uid, "program", text(ctx->program), "version",
-			 text(ctx->version), "pds", (json_int_t)ctx->nobjs[FX_OBJ_PD], "cqs",
-			 (json_int_t)ctx->nobjs[FX_OBJ_CQ], "qps", (json_int_t)ctx->nobjs[FX_OBJ_QP], "mrs",
-			 (json_int_t)ctx->nobjs[FX_OBJ_MR]);
+	return json_pack("{s:I s:I s:I s:o s:o s:I s:I s:I s:I}", "ctx", (json_int_t)fx_handle_index(ctx->id),
+			 "pid", (json_int_t)ctx->pid, "uid", (json_int_t)ctx->uid, "program",
+			 text(ctx->program), "version", text(ctx->version), "pds",
+			 (json_int_t)ctx->nobjs[FX_OBJ_PD], "cqs", (json_int_t)ctx->nobjs[FX_OBJ_CQ], "qps",
+			 (json_int_t)ctx->nobjs[FX_OBJ_QP], "mrs", (json_int_t)ctx->nobjs[FX_OBJ_MR]);
 }
 
 static json_t *mr(const struct fx_mro *m)
 {
-	return json_pack("{s:I s:I s:I s:I s:I s:I s:s s:{s:I s:I s:I}}", "mr", (json_int_t)fx_handle_index(m->obj.handle),
-			 "ctx", (json_int_t)fx_handle_index(m->obj.ctx->id), "pd",
+	return json_pack("{s:I s:I s:I s:I s:I s:I s:s s:{s:I s:I s:I}}", "mr",
+			 (json_int_t)fx_handle_index(m->obj.handle), "ctx",
+			 (json_int_t)fx_handle_index(m->obj.ctx->id), "pd",
 			 (json_int_t)fx_handle_index(m->mr.pd), "iova", (json_int_t)m->mr.iova, "length",
 			 (json_int_t)m->mr.length, "access", (json_int_t)m->mr.access, "window",
 			 m->fresh ? fx_mr_window_kind(&m->mr) : "planned", "bytes", "slow",
-			 (json_int_t)m->bytes[FX_SEG_SLOW], "converted", (json_int_t)m->bytes[FX_SEG_CONVERT], "shared",
-			 (json_int_t)m->bytes[FX_SEG_SHARED]);
+			 (json_int_t)m->bytes[FX_SEG_SLOW], "converted", (json_int_t)m->bytes[FX_SEG_CONVERT],
+			 "shared", (json_int_t)m->bytes[FX_SEG_SHARED]);
 }
 
 static json_t *qp(const struct fx_qp_info *q)
@@ -267,8 +270,8 @@ static void write_tail(struct fx_client *c)
 	fputs("],\n", s->out);
 	member(s, "counters",
 	       json_pack("{s:o s:o s:o s:O}", "control", control_counters(&ctl->n), "transport",
-			 transport_counters(&s->total.transport), "drops", drops(&s->total.transport), "workers",
-			 s->workers),
+			 transport_counters(&s->total.transport), "drops", drops(&s->total.transport),
+			 "workers", s->workers),
 	       false);
 	member(s, "memory", json_pack("{s:I}", "transport", (json_int_t)s->total.memory), true);
 	fputs("}\n", s->out);

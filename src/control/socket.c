@@ -78,20 +78,24 @@ static int bind_here(int fd, const struct sockaddr_un *sun, unsigned mode, char 
 
 	if (lstat(path, &st) == 0) {
 		if (!S_ISSOCK(st.st_mode)) {
-			snprintf(why, size, "%s exists and is no socket: remove it, or choose another --socket", path);
+			snprintf(why, size,
+				 "%s exists and is no socket: remove it, or choose another --socket", path);
 			return -EEXIST;
 		}
 		pid = who_answers(sun);
 		if (pid) {
-			snprintf(why, size, "a core answers on %s already (process %d): stop it, or choose another --name",
-				 path, (int)pid);
+			snprintf(
+				why, size,
+				"a core answers on %s already (process %d): stop it, or choose another name",
+				path, (int)pid);
 			return -EADDRINUSE;
 		}
 		fx_log(FX_LOG_INFO, "%s is left over from a core that has ended: replaced", path);
 		if (unlink(path) < 0)
 			goto failed;
 	}
-	if (bind(fd, (const struct sockaddr *)sun, sizeof(*sun)) < 0 || chmod(path, mode) < 0 || listen(fd, BACKLOG) < 0)
+	if (bind(fd, (const struct sockaddr *)sun, sizeof(*sun)) < 0 || chmod(path, mode) < 0 ||
+	    listen(fd, BACKLOG) < 0)
 		goto failed;
 	return 0;
 failed:
@@ -107,7 +111,8 @@ int fx_socket_listen(const char *path, unsigned mode, char *why, size_t size)
 
 	err = address(&sun, path);
 	if (err) {
-		snprintf(why, size, "the socket's path %s is longer than %zu bytes: choose a shorter --socket", path,
+		snprintf(why, size,
+			 "the socket's path %s is longer than %zu bytes: choose a shorter --socket", path,
 			 sizeof(sun.sun_path) - 1);
 		return err;
 	}

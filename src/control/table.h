@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Tables of objects known by handle: an index and a generation, never a pointer. A handle is good for one life of
- * its index; indexes are reused oldest first, so a stale handle or a late packet meets an old number as late as
- * possible. Handle 0 is never given out.
+ * Tables of objects known by handle: an index and a generation, never a pointer. A handle is good for one
+ * life of its index; indexes are reused oldest first, so a stale handle or a late packet meets an old number
+ * as late as possible. Handle 0 is never given out.
  *
  * Room: control. May use: libc. Control thread only.
  */
@@ -18,8 +18,8 @@ struct fx_table {
 		void *obj;
 		uint32_t next_free;
 		uint32_t gen;
-	} *slot;
-	uint32_t size;	/* indexes 1 .. size */
+	} * slot;
+	uint32_t size; /* indexes 1 .. size */
 	uint32_t used;
 	uint32_t fresh; /* first index that was never used */
 	uint32_t free_head, free_tail;

@@ -2,10 +2,10 @@
 /*
  * What the control thread asks of a worker, and the grace periods behind deregistration.
  *
- * A grace period: regions are unpublished before it is asked for, so whatever is looked up from then on does not
- * find them. What was looked up before is counted under the old parity: segments on their way through the port, buffers
- * being gathered, and the transport's copies. When the old parity has counted down to nothing, nothing under way knows
- * the regions. Requests that arrive meanwhile share the next period.
+ * A grace period: regions are unpublished before it is asked for, so whatever is looked up from then on does
+ * not find them. What was looked up before is counted under the old parity: segments on their way through the
+ * port, buffers being gathered, and the transport's copies. When the old parity has counted down to nothing,
+ * nothing under way knows the regions. Requests that arrive meanwhile share the next period.
  */
 #include <errno.h>
 #include <string.h>
@@ -143,9 +143,9 @@ static int snapshot(struct fx_worker *w, struct fx_cmd *cmd)
 }
 
 static int (*const run[FX_CMD_OPS])(struct fx_worker *w, struct fx_cmd *cmd) = {
-	[FX_CMD_CTX_ADD] = ctx_add,	  [FX_CMD_CTX_DEL] = ctx_del,	    [FX_CMD_QP_ATTACH] = qp_attach,
-	[FX_CMD_QP_MODIFY] = qp_modify,	  [FX_CMD_QP_QUERY] = qp_query,	    [FX_CMD_QP_DETACH] = qp_detach,
-	[FX_CMD_GRACE] = grace,		  [FX_CMD_SNAPSHOT] = snapshot,
+	[FX_CMD_CTX_ADD] = ctx_add,	[FX_CMD_CTX_DEL] = ctx_del,   [FX_CMD_QP_ATTACH] = qp_attach,
+	[FX_CMD_QP_MODIFY] = qp_modify, [FX_CMD_QP_QUERY] = qp_query, [FX_CMD_QP_DETACH] = qp_detach,
+	[FX_CMD_GRACE] = grace,		[FX_CMD_SNAPSHOT] = snapshot,
 };
 
 /* Entries of the pipe that the command has to wait for; more than the pipe holds is a lie. */
@@ -206,7 +206,8 @@ unsigned fx_commands(struct fx_worker *w)
 /* ---- things that pass ---- */
 
 /* Moves those that are ready from the list to the caller, one a call. */
-static struct fx_cmd *pick(struct fx_worker *w, struct fx_cmd **list, bool (*ready)(struct fx_worker *, struct fx_cmd *))
+static struct fx_cmd *pick(struct fx_worker *w, struct fx_cmd **list,
+			   bool (*ready)(struct fx_worker *, struct fx_cmd *))
 {
 	for (struct fx_cmd **p = list; *p; p = &(*p)->next) {
 		struct fx_cmd *cmd = *p;

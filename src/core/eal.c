@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * DPDK's environment: see eal.h. With hugepages nothing needs to be in the file system (--in-memory); without them EAL
- * insists on a runtime directory, which is removed at the end.
+ * DPDK's environment: see eal.h. With hugepages nothing needs to be in the file system (--in-memory); without
+ * them EAL insists on a runtime directory, which is removed at the end.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -22,7 +22,7 @@
 #define PREFIX "flexins"
 
 enum {
-	HUGE_MB = 32, /* grows on demand */
+	HUGE_MB = 32,  /* grows on demand */
 	SMALL_MB = 64, /* address space: pages are taken on first use */
 	ARGS = 16,
 	ARG_LEN = 2048,
@@ -106,6 +106,8 @@ static void add(struct args *a, const char *fmt, ...)
 	a->argv[++a->argc] = NULL;
 }
 
+static struct args *kept; /* EAL is one a process, and keeps pointers to its arguments until its end */
+
 static int make_args(struct args *a, const struct fx_eal_cfg *cfg, bool huge)
 {
 	char map[ARG_LEN];
@@ -133,7 +135,10 @@ static int make_args(struct args *a, const struct fx_eal_cfg *cfg, bool huge)
 
 static void remove_dir(const char *dir);
 
-/* What cores that were killed have left: as many KiB in memory each. Theirs is the process id behind the prefix. */
+/*
+ * What cores that were killed have left: as many KiB in memory each. Theirs is the process id behind the
+ * prefix.
+ */
 static void sweep(void)
 {
 	char parent[PATH_MAX], path[PATH_MAX];
@@ -166,7 +171,6 @@ int fx_eal_start(const struct fx_eal_cfg *cfg, char *why, size_t size)
 {
 	bool huge = cfg->huge == FX_HUGE_YES || (cfg->huge == FX_HUGE_AUTO && huge_free() >= 2 * HUGE_MB);
 	struct args *a = malloc(sizeof(*a));
-	char **argv;
 	int err = a ? make_args(a, cfg, huge) : -ENOMEM;
 
 	if (err) {
@@ -174,14 +178,15 @@ int fx_eal_start(const struct fx_eal_cfg *cfg, char *why, size_t size)
 		free(a);
 		return err;
 	}
-	/* EAL keeps pointers to its arguments and permutes them: they live as long as the process */
-	argv = a->argv;
-	if (rte_eal_init(a->argc, argv) >= 0) {
+	kept = a;
+	if (rte_eal_init(a->argc, a->argv) >= 0) {
 		sweep();
 		return 0;
 	}
-	snprintf(why, size, "DPDK does not start %s hugepages: %s%s", huge ? "with" : "without", rte_strerror(rte_errno),
-		 huge ? "; try --no-huge, or reserve more with vm.nr_hugepages" : "; --log debug shows what it says");
+	snprintf(why, size, "DPDK does not start %s hugepages: %s%s", huge ? "with" : "without",
+		 rte_strerror(rte_errno),
+		 huge ? "; try --no-huge, or reserve more with vm.nr_hugepages"
+		      : "; --log debug shows what it says");
 	err = rte_errno > 0 ? -rte_errno : -EIO;
 	fx_eal_end();
 	return err;
@@ -221,6 +226,8 @@ void fx_eal_end(void)
 
 	snprintf(dir, sizeof(dir), "%s", runtime ? runtime : "");
 	rte_eal_cleanup();
+	free(kept);
+	kept = NULL;
 	/* only what carries our own prefix */
 	if (strstr(dir, "/" PREFIX))
 		remove_dir(dir);

@@ -20,7 +20,10 @@ struct fx_eal_cfg {
 	bool verbose;
 };
 
-/* 0, or a negative errno with `why`. EAL lcores 1 .. workers are free then; all may use every CPU that this process may. */
+/*
+ * 0, or a negative errno with `why`. EAL lcores 1 .. workers are free then; all may use every CPU that this
+ * process may.
+ */
 int fx_eal_start(const struct fx_eal_cfg *cfg, char *why, size_t size);
 void fx_eal_end(void);
 /* CPUs that this process may use. */

@@ -28,7 +28,8 @@ void fx_event_async(void *worker, struct fx_qp *qp, uint8_t type)
 	struct fx_worker *w = worker;
 	const struct fx_qp_cfg *cfg = fx_qp_config(qp);
 	struct fx_wqp *q = w->wqp[fx_qp_number(qp) >> FX_WORKER_BITS];
-	struct fx_event ev = {.kind = FX_EV_ASYNC, .type = type, .object = cfg->handle, .cookie = cfg->cookie};
+	struct fx_event ev = {
+		.kind = FX_EV_ASYNC, .type = type, .object = cfg->handle, .cookie = cfg->cookie};
 
 	if (!q || q->ctx->dead)
 		return;

@@ -40,9 +40,9 @@ enum {
 };
 
 /*
- * A worker's own stack of buffers in front of a pool: last in, first out, so that a few hot buffers do all the
- * work. (A pool's own cache is too small for taking what a burst may need at worst, and the ring behind it would cycle
- * through every buffer there is.)
+ * A worker's own stack of buffers in front of a pool: last in, first out, so that a few hot buffers do all
+ * the work. (A pool's own cache is too small for taking what a burst may need at worst, and the ring behind
+ * it would cycle through every buffer there is.)
  */
 struct fx_stash {
 	struct rte_mempool *pool;
@@ -106,10 +106,11 @@ struct fx_worker {
 	struct fx_wqp **wqp;  /* by QP index */
 
 	/* commands */
-	struct fx_cmd *waiting; /* for a pipe index */
-	struct fx_cmd *dying;	/* QPs that something under way still points at */
+	struct fx_cmd *waiting;		   /* for a pipe index */
+	struct fx_cmd *dying;		   /* QPs that something under way still points at */
 	struct fx_cmd *grace, *grace_next; /* asked for: this period's, the next one's */
-	uint32_t inflight[2];	/* segments handed to the port or being gathered, by parity of the grace period */
+	uint32_t inflight
+		[2]; /* segments handed to the port or being gathered, by parity of the grace period */
 	uint8_t parity;
 
 	/* buffers */
@@ -127,9 +128,9 @@ struct fx_worker {
 	int epoll;
 	uint64_t idle_since; /* 0: the last turn did something */
 	uint64_t spin_ns;
-	int load;	     /* /proc/loadavg; -1: taken as crowded */
+	int load; /* /proc/loadavg; -1: taken as crowded */
 	uint32_t cpus;
-	uint64_t load_next;  /* when to look again */
+	uint64_t load_next; /* when to look again */
 
 	struct fx_worker_counters n;
 };

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Packets that cannot go out as a chain: some of their memory is only reached by the helper thread, they have more
- * pieces than a receiver takes, or the port cannot take a chain at all. Their pieces are gathered into one buffer by
- * the DMA engines; these are engines of the worker's own, so that completions never mix with the transport's.
+ * Packets that cannot go out as a chain: some of their memory is only reached by the helper thread, they have
+ * more pieces than a receiver takes, or the port cannot take a chain at all. Their pieces are gathered into
+ * one buffer by the DMA engines; these are engines of the worker's own, so that completions never mix with
+ * the transport's.
  *
- * The transport lets nothing of a QP overtake its staged packet. One that is only linearised is gathered on the spot,
- * since all its memory is mapped.
+ * The transport lets nothing of a QP overtake its staged packet. One that is only linearised is gathered on
+ * the spot, since all its memory is mapped.
  */
 #include <errno.h>
 #include <string.h>
@@ -122,7 +123,10 @@ void fx_stage_start(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txp
 	m->nb_segs = 1;
 	w->inflight[w->parity]++;
 	submit(w, s);
-	/* poll for what completes at once; whatever else comes along belongs to others, and they notice themselves */
+	/*
+	 * poll for what completes at once; whatever else comes along belongs to others, and they notice
+	 * themselves
+	 */
 	while (collect(w->stage_cpu))
 		submit(w, s);
 	if (finished(s)) {

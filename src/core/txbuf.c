@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Buffers. A frame goes out as a header buffer followed by the application's own memory, attached as external buffers
- * (contract 19); it comes home in pieces, each to its pool.
+ * Buffers. A frame goes out as a header buffer followed by the application's own memory, attached as external
+ * buffers (contract 19); it comes home in pieces, each to its pool.
  *
- * What measured best (and is therefore done here): a stack of buffers of the worker's own in front of each pool, raw
- * buffers, external ones with their reference count in the buffer's private area, frames taken apart by hand.
- * A packet that was cut never lacks a buffer: what it may need at worst is at hand before it is cut.
+ * What measured best (and is therefore done here): a stack of buffers of the worker's own in front of each
+ * pool, raw buffers, external ones with their reference count in the buffer's private area, frames taken
+ * apart by hand. A packet that was cut never lacks a buffer: what it may need at worst is at hand before it
+ * is cut.
  */
 #include <stdio.h>
 #include <string.h>
@@ -46,7 +47,8 @@ static void payload_init(struct rte_mempool *pool, void *worker, void *obj, unsi
 	priv->shinfo.fcb_opaque = priv;
 }
 
-static struct rte_mempool *make_pool(struct fx_worker *w, const char *what, unsigned n, uint16_t priv, uint16_t room)
+static struct rte_mempool *make_pool(struct fx_worker *w, const char *what, unsigned n, uint16_t priv,
+				     uint16_t room)
 {
 	char name[RTE_MEMPOOL_NAMESIZE];
 
@@ -56,7 +58,8 @@ static struct rte_mempool *make_pool(struct fx_worker *w, const char *what, unsi
 
 int fx_txbuf_init(struct fx_worker *w, char *why, size_t size)
 {
-	w->stash[FX_HDR].pool = make_pool(w, "fx_hdr", FX_POOL_HDR, PRIV_PKT, RTE_PKTMBUF_HEADROOM + FX_TX_ROOM);
+	w->stash[FX_HDR].pool =
+		make_pool(w, "fx_hdr", FX_POOL_HDR, PRIV_PKT, RTE_PKTMBUF_HEADROOM + FX_TX_ROOM);
 	w->stash[FX_PAY].pool = make_pool(w, "fx_pay", FX_POOL_PAY, PRIV_PAY, 0);
 	w->stash[FX_SPARE].pool = make_pool(w, "fx_stage", FX_POOL_STAGE, PRIV_STAGE,
 					    RTE_PKTMBUF_HEADROOM + FX_TX_ROOM + FX_STAGE_ROOM);
@@ -75,7 +78,8 @@ void fx_txbuf_fini(struct fx_worker *w)
 	while (w->ntx)
 		fx_txbuf_free(w, w->txq[--w->ntx]);
 	for (int i = 0; i < FX_STASHES; i++) {
-		rte_mempool_free(w->stash[i].pool); /* with whatever is out: nobody is left to bring it back */
+		rte_mempool_free(
+			w->stash[i].pool); /* with whatever is out: nobody is left to bring it back */
 		w->stash[i] = (struct fx_stash){0};
 	}
 }

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Waiting (contracts 27, 28). Where CPUs are shared, a worker that has nothing to do spins for no longer than two
- * microseconds and then sleeps, so that the application it waits for can run; it never yields, which on a machine with
- * two CPUs costs milliseconds. Who wants it writes an eventfd: the context's kick, or the mailbox's.
+ * Waiting (contracts 27, 28). Where CPUs are shared, a worker that has nothing to do spins for no longer than
+ * two microseconds and then sleeps, so that the application it waits for can run; it never yields, which on a
+ * machine with two CPUs costs milliseconds. Who wants it writes an eventfd: the context's kick, or the
+ * mailbox's.
  *
- * CPUs are shared while more threads want to run than there are CPUs, which the kernel tells in /proc/loadavg. While
- * there is a CPU for everyone, the worker spins longer: a kick costs its producer more than many a request costs
- * the worker, which would then be asleep again before the next one came.
+ * CPUs are shared while more threads want to run than there are CPUs, which the kernel tells in
+ * /proc/loadavg. While there is a CPU for everyone, the worker spins longer: a kick costs its producer more
+ * than many a request costs the worker, which would then be asleep again before the next one came.
  *
- * The eventfds are edge-triggered and never read: the application shares its kick's file description, could empty it
- * or make it block, and so must have no way to make a read of ours wait.
+ * The eventfds are edge-triggered and never read: the application shares its kick's file description, could
+ * empty it or make it block, and so must have no way to make a read of ours wait.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +28,7 @@
 
 enum {
 	SPIN_SHARED_NS = 2000,
-	SPIN_OWN_NS = 50000,	 /* with CPUs to spare */
+	SPIN_OWN_NS = 50000, /* with CPUs to spare */
 	LOAD_PERIOD_NS = 1000000,
 	BACKOFF_NS = 1000000,	 /* a port that cannot wake us, and helpers: contract 28 */
 	LONGEST_NS = 1000000000, /* nothing needs it; it bounds the harm of a kick that never came */
@@ -46,8 +47,8 @@ struct sched_attr_v0 {
 };
 
 /*
- * The worker needs the CPU seldom, briefly and at once. Where it is allowed a better nice value says so; since Linux
- * 6.12 a short slice does, for everybody: a waking thread preempts those with longer ones.
+ * The worker needs the CPU seldom, briefly and at once. Where it is allowed a better nice value says so;
+ * since Linux 6.12 a short slice does, for everybody: a waking thread preempts those with longer ones.
  */
 void fx_wait_be_urgent(struct fx_worker *w)
 {
@@ -59,10 +60,13 @@ void fx_wait_be_urgent(struct fx_worker *w)
 		return;
 	a.nice = getpriority(PRIO_PROCESS, 0);
 	if (syscall(SYS_sched_setattr, 0, &a, 0) < 0)
-		fx_log(FX_LOG_DEBUG, "worker %u is scheduled like anybody: %s", w->cfg.index, strerror(errno));
+		fx_log(FX_LOG_DEBUG, "worker %u is scheduled like anybody: %s", w->cfg.index,
+		       strerror(errno));
 }
 
-/* Do more threads want to run than there are CPUs? "0.20 0.18 0.12 1/80 11206": the fourth says, us included. */
+/*
+ * Do more threads want to run than there are CPUs? "0.20 0.18 0.12 1/80 11206": the fourth says, us included.
+ */
 static bool crowded(const struct fx_worker *w)
 {
 	char text[64];
@@ -183,8 +187,9 @@ static void go_to_sleep(struct fx_worker *w)
 		return;
 	__atomic_store_n(sleeping, 1, __ATOMIC_RELAXED);
 	/*
-	 * Orders our store of `sleeping` before our loads of the slots' phases. A producer stores its slot's phase,
-	 * fences, and loads `sleeping`: so either we see the slot here, or it sees that we sleep and kicks.
+	 * Orders our store of `sleeping` before our loads of the slots' phases. A producer stores its slot's
+	 * phase, fences, and loads `sleeping`: so either we see the slot here, or it sees that we sleep and
+	 * kicks.
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (!fx_pipes_ready(w) && !atomic_load_explicit(&w->cfg.mailbox->todo, memory_order_relaxed) &&

@@ -39,7 +39,8 @@ static struct fx_dma_engine *make_engine(const char *spec)
 	unsigned long long seed;
 	unsigned delay;
 
-	return is_chaos(spec, &delay, &seed) ? fx_dma_chaos_create(DMA_DEPTH, delay, seed) : fx_dma_cpu_create(DMA_DEPTH);
+	return is_chaos(spec, &delay, &seed) ? fx_dma_chaos_create(DMA_DEPTH, delay, seed)
+					     : fx_dma_cpu_create(DMA_DEPTH);
 }
 
 static int make_transport(struct fx_worker *w, char *why, size_t size)

@@ -2,11 +2,12 @@
 /*
  * The poll-mode worker: what it polls, in what order, with what budget. It wires the other rooms together.
  *
- * Room: core. May use: every other room but host. One worker owns its QPs, its queue of the port, its buffers and its
- * engines; nothing here is global, so a process may have several.
+ * Room: core. May use: every other room but host. One worker owns its QPs, its queue of the port, its buffers
+ * and its engines; nothing here is global, so a process may have several.
  *
- * A turn of its loop: commands of the control thread; entries of the send pipes, into the transport; then, until
- * nothing moves any more: frames received, copies finished, timers (after receive: contract 28), frames sent.
+ * A turn of its loop: commands of the control thread; entries of the send pipes, into the transport; then,
+ * until nothing moves any more: frames received, copies finished, timers (after receive: contract 28), frames
+ * sent.
  */
 #ifndef FX_CORE_WORKER_H
 #define FX_CORE_WORKER_H

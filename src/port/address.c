@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Which IP address a port has. rdma_cm and libfabric want one that a real interface of the machine has, so the default is
- * the first of those.
+ * Which IP address a port has. rdma_cm and libfabric want one that a real interface of the machine has, so
+ * the default is the first of those.
  *
  * Room: port. May use: getifaddrs.
  */

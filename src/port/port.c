@@ -10,18 +10,17 @@
 enum { RX_RING = 1024, TX_RING = 1024, CHAIN_SEGS = 9 }; /* a header and eight payload pieces */
 
 /*
- * What drivers were seen to do with a header mbuf followed by external buffers. One that is not listed may do what its
- * capabilities say.
+ * What drivers were seen to do with a header mbuf followed by external buffers. One that is not listed may do
+ * what its capabilities say.
  */
 static const struct {
 	const char *driver;
 	bool chain;    /* carries it unharmed */
 	bool loopback; /* has no outside */
 } drivers[] = {
-	{"net_ring", true, true},    /* hands the very mbufs to the receiver */
-	{"net_memif", true, false},  /* copies them one after the other */
-	{"net_af_packet", true, false},
-	{"net_tap", true, false},
+	{"net_ring", true, true},   /* hands the very mbufs to the receiver */
+	{"net_memif", true, false}, /* copies them one after the other */
+	{"net_af_packet", true, false},	   {"net_tap", true, false},
 	{"net_af_xdp", false, false}, /* the payload arrives as garbage */
 	{"net_vhost", false, false},  /* stalls */
 	{"net_virtio_user", false, false},
@@ -84,7 +83,8 @@ static int find_device(struct fx_port *p, const struct fx_port_cfg *cfg, char *w
 		make_mac(p->info.mac, cfg->salt);
 	if (di.max_tx_queues < cfg->queues || di.max_rx_queues < cfg->queues) {
 		snprintf(why, size, "DPDK port %s has %u queues, %u workers need one each", cfg->device,
-			 di.max_rx_queues < di.max_tx_queues ? di.max_rx_queues : di.max_tx_queues, cfg->queues);
+			 di.max_rx_queues < di.max_tx_queues ? di.max_rx_queues : di.max_tx_queues,
+			 cfg->queues);
 		return -EINVAL;
 	}
 	return 0;
@@ -104,8 +104,8 @@ int fx_port_open(struct fx_port *p, const struct fx_port_cfg *cfg, char *why, si
 		return err;
 	}
 	if (!p->info.loopback) {
-		snprintf(why, size, "DPDK port %s (%s): only loopback ports are supported by this version", cfg->device,
-			 p->info.driver);
+		snprintf(why, size, "DPDK port %s (%s): only loopback ports are supported by this version",
+			 cfg->device, p->info.driver);
 		return -EOPNOTSUPP;
 	}
 	p->info.mtu = cfg->mtu;

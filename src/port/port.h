@@ -2,8 +2,8 @@
 /*
  * A port: one DPDK ethdev, its addresses, and what it can carry.
  *
- * Room: port. May use: DPDK's ethdev, wire. What the driver can do is decided once, when the port starts, from its
- * capabilities and from a table of what drivers were seen to do (they do not all tell the truth).
+ * Room: port. May use: DPDK's ethdev, wire. What the driver can do is decided once, when the port starts,
+ * from its capabilities and from a table of what drivers were seen to do (they do not all tell the truth).
  */
 #ifndef FX_PORT_PORT_H
 #define FX_PORT_PORT_H
@@ -47,7 +47,10 @@ static inline uint16_t fx_port_tx(const struct fx_port *p, uint16_t queue, struc
 }
 
 /* ---- address.c ---- */
-/* The port's IP address: `ip`, or the machine's first that is not a loopback's; else 127.0.0.1. -EINVAL: no address. */
+/*
+ * The port's IP address: `ip`, or the machine's first that is not a loopback's; else 127.0.0.1. -EINVAL: no
+ * address.
+ */
 int fx_port_address(const char *ip, struct fx_port_info *info);
 
 #endif

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 #
 # Runs groups of tests with unmodified programs: run.sh [-v] [GROUP[/CASE]...]; without one, all of them.
-# A group is a file in groups/ and brings a core of its own. The products are found under $FX_BUILD, or ../../build.
+# A group is a file in groups/ and brings a core of its own. Products are in $FX_BUILD, or ../../build.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 verbose=

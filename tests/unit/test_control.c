@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The control room against everything that a socket can bring: other versions, garbage, requests out of order, clients
- * that do not read, cores that are there already. After each, a decent client must be served.
+ * The control room against everything that a socket can bring: other versions, garbage, requests out of
+ * order, clients that do not read, cores that are there already. After each, a decent client must be served.
  */
 #include <dirent.h>
+#include <signal.h>
+#include <sys/wait.h>
 
 #include "test_control_play.h"
 
@@ -35,7 +37,8 @@ static void greeting(void **state)
 	assert_int_equal(page->alive, 1);
 	munmap((void *)(uintptr_t)page, sizeof(*page));
 	/* a client must not be able to write it, nor resize its own arena */
-	assert_ptr_equal(mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, c.fds[0], 0), MAP_FAILED);
+	assert_ptr_equal(mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, c.fds[0], 0),
+			 MAP_FAILED);
 	assert_true(ftruncate(c.fds[1], 0) < 0);
 	assert_true(ftruncate(c.fds[1], (off_t)h->arena_size * 2) < 0);
 	/* the wake comes without the right to ring it */
@@ -58,8 +61,8 @@ static void other_versions_are_refused_by_name(void **state)
 
 	for (int i = 0; i < 2; i++) { /* also one whose greeting has grown */
 		c = (struct client){.fd = client_socket(p)};
-		assert_int_equal(i ? ask(&c, &longer, sizeof(longer), FX_MSG_HELLO, NULL, 0) :
-				     ask(&c, &req, sizeof(req), FX_MSG_HELLO, NULL, 0),
+		assert_int_equal(i ? ask(&c, &longer, sizeof(longer), FX_MSG_HELLO, NULL, 0)
+				   : ask(&c, &req, sizeof(req), FX_MSG_HELLO, NULL, 0),
 				 -EPROTONOSUPPORT);
 		assert_non_null(strstr(c.why, "9.9.9"));
 		snprintf(text, sizeof(text), "ABI %u,", FX_ABI_VERSION + 41);
@@ -239,8 +242,8 @@ static void a_client_that_does_not_read(void **state)
 {
 	struct play *p = *state;
 	struct client c = join(p);
-	struct fx_handle_req req = {.head = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_QUERY_PORT, .size = sizeof(req)},
-				    .handle = 1};
+	struct fx_handle_req req = {
+		.head = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_QUERY_PORT, .size = sizeof(req)}, .handle = 1};
 	int sent = 0;
 
 	while (sent < 100000 && send(c.fd, &req, sizeof(req), MSG_NOSIGNAL) > 0)
@@ -268,13 +271,14 @@ static void unwanted_descriptors(void **state)
 {
 	struct play *p = *state;
 	struct client c = join(p);
-	struct fx_handle_req req = {.head = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_QUERY_PORT, .size = sizeof(req)},
-				    .handle = 1};
+	struct fx_handle_req req = {
+		.head = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_QUERY_PORT, .size = sizeof(req)}, .handle = 1};
 	struct iovec iov = {.iov_base = &req, .iov_len = sizeof(req)};
 	union {
 		struct cmsghdr h;
 		char room[CMSG_SPACE(sizeof(int))];
-	} control = {.h = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+	} control = {
+		.h = {.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
 	struct fx_query_port_rep rep;
@@ -296,6 +300,34 @@ static void unwanted_descriptors(void **state)
 	assert_int_equal(open_files(), before); /* test and core are one process */
 	leave(&c);
 	await_empty(p, 0);
+}
+
+/* The process ends, but a child that it forked still has the socket: the context goes all the same. */
+static void a_child_keeps_the_socket(void **state)
+{
+	struct play *p = *state;
+	int pipes[2];
+	pid_t parent, child = 0;
+
+	assert_int_equal(pipe(pipes), 0);
+	parent = fork();
+	if (parent == 0) {
+		struct client c = join(p);
+
+		assert_int_equal(simple(&c, FX_MSG_ALLOC_PD, 0, NULL), 0);
+		child = fork();
+		if (child == 0) {
+			pause();
+			_exit(0);
+		}
+		_exit(write(pipes[1], &child, sizeof(child)) != sizeof(child));
+	}
+	assert_int_equal(read(pipes[0], &child, sizeof(child)), sizeof(child));
+	assert_int_equal(waitpid(parent, NULL, 0), parent);
+	await_empty(p, 0);
+	kill(child, SIGKILL);
+	close(pipes[0]);
+	close(pipes[1]);
 }
 
 static void one_core_a_name(void **state)
@@ -343,6 +375,7 @@ int main(void)
 		TEST(control_connections_only_look),
 		TEST(a_client_that_does_not_read),
 		TEST(unwanted_descriptors),
+		TEST(a_child_keeps_the_socket),
 		TEST(one_core_a_name),
 	};
 

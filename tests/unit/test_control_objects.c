@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The objects of the control room: handles that are foreign, stale or of the wrong kind, places in the arena that are
- * not, attributes that cannot be, and clients that vanish at the worst moment.
+ * The objects of the control room: handles that are foreign, stale or of the wrong kind, places in the arena
+ * that are not, attributes that cannot be, and clients that vanish at the worst moment.
  */
 #include "test_control_play.h"
 
@@ -113,11 +113,12 @@ static void foreign_handles(void **state)
 
 	assert_int_equal(simple(&b, FX_MSG_ALLOC_PD, 0, &pd), 0);
 	assert_int_equal(make_cq(&b, b.hello.heap_off, 4, &cq), 0);
-	const uint32_t wrong[] = {s.pd, s.cq, s.qp.qp, s.mr, 0, 0xffffffff, s.qp.qpn, s.key, pd ^ 1 << 31};
+	const uint32_t wrong[] = {s.pd, s.cq, s.qp.qp, s.mr, 0, 0xffffffff, s.qp.qpn, s.key, pd ^ 1u << 31};
 
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		uint32_t h = wrong[i];
-		struct fx_create_qp_req qps[] = {qp_request(&b, h, cq), qp_request(&b, pd, h), qp_request(&b, pd, cq)};
+		struct fx_create_qp_req qps[] = {qp_request(&b, h, cq), qp_request(&b, pd, h),
+						 qp_request(&b, pd, cq)};
 		struct fx_create_qp_rep rep;
 		struct fx_reg_mr_rep plan;
 		struct fx_reg_mr_done_rep done;
@@ -161,7 +162,7 @@ static void places_in_the_arena(void **state)
 		{size - 64, 0, -EINVAL},
 		{size, 0, -EINVAL},
 		{size + 64, 0, -EINVAL},
-		{0, 4, -EINVAL}, /* the pipe */
+		{0, 4, -EINVAL},	 /* the pipe */
 		{heap - 64, 0, -EINVAL}, /* the event ring */
 		{c.hello.event_off, 4, -EINVAL},
 		{heap + 1, 4, -EINVAL},
@@ -267,7 +268,8 @@ static void what_a_region_may_ask_for(void **state)
 		{at, MR_BYTES, FX_ACC_REMOTE_READ, 0},
 		{at, MR_BYTES, 1 << 9, -EINVAL},
 		{at, MR_BYTES, 1 << 6, -EOPNOTSUPP}, /* on demand */
-		{at, MR_BYTES, LOCAL_WRITE | FX_ACC_RELAXED_ORDERING | 1 << 25, 0}, /* optional ones are ignored */
+		{at, MR_BYTES, LOCAL_WRITE | FX_ACC_RELAXED_ORDERING | 1 << 25,
+		 0}, /* optional ones are ignored */
 		{UINT64_MAX - 10, 100, LOCAL_WRITE, -EINVAL},
 		{at, UINT64_MAX, LOCAL_WRITE, -EINVAL},
 		{0, 4096, LOCAL_WRITE, -EFAULT}, /* nothing there */
@@ -379,8 +381,8 @@ static void vanishing_between_the_steps_of_reg_mr(void **state)
 /* Its last request is with the worker: nothing may go before that comes back. */
 static void vanishing_while_the_worker_is_busy(void **state)
 {
-	static const unsigned ops[] = {FX_MSG_DESTROY_QP, FX_MSG_QUERY_QP, FX_MSG_CREATE_QP, FX_MSG_DEREG_MR,
-				       FX_MSG_SHOW, FX_MSG_MODIFY_QP};
+	static const unsigned ops[] = {FX_MSG_DESTROY_QP, FX_MSG_QUERY_QP, FX_MSG_CREATE_QP,
+				       FX_MSG_DEREG_MR,	  FX_MSG_SHOW,	   FX_MSG_MODIFY_QP};
 	struct play *p = *state;
 
 	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
@@ -396,7 +398,9 @@ static void vanishing_while_the_worker_is_busy(void **state)
 			req = &create.head;
 		else if (ops[i] == FX_MSG_MODIFY_QP)
 			req = &change.head;
-		req->size = req == &create.head ? sizeof(create) : req == &change.head ? sizeof(change) : sizeof(handle);
+		req->size = req == &create.head	  ? sizeof(create)
+			    : req == &change.head ? sizeof(change)
+						  : sizeof(handle);
 		req->magic = FX_PROTO_MAGIC;
 		req->op = (uint16_t)ops[i];
 		p->hold = true;

@@ -190,7 +190,9 @@ static inline ssize_t client_recv(struct client *c, void *buf, size_t size)
 	return n < 0 && errno == ECONNRESET ? 0 : n;
 }
 
-/* Sends a request and takes its reply: 0, or the errno that it carries, negative. -EPIPE: the core hung up. */
+/*
+ * Sends a request and takes its reply: 0, or the errno that it carries, negative. -EPIPE: the core hung up.
+ */
 static inline int ask(struct client *c, void *req, size_t size, unsigned op, void *rep, size_t rep_size)
 {
 	union {
@@ -200,7 +202,8 @@ static inline int ask(struct client *c, void *req, size_t size, unsigned op, voi
 	struct fx_msg_head *head = req;
 	ssize_t n;
 
-	*head = (struct fx_msg_head){.magic = FX_PROTO_MAGIC, .op = (uint16_t)op, .seq = 77, .size = (uint32_t)size};
+	*head = (struct fx_msg_head){
+		.magic = FX_PROTO_MAGIC, .op = (uint16_t)op, .seq = 77, .size = (uint32_t)size};
 	if (send(c->fd, req, size, MSG_NOSIGNAL) < 0)
 		return -errno;
 	memset(&buf, 0, sizeof(buf));
@@ -296,8 +299,8 @@ static inline void await_empty(const struct play *p, uint32_t clients)
 			return;
 		play_pause();
 	}
-	fail_msg("left behind: %u clients, %u contexts, %u PDs, %u CQs, %u QPs, %u MRs", u.clients, u.contexts, u.pds,
-		 u.cqs, u.qps, u.mrs);
+	fail_msg("left behind: %u clients, %u contexts, %u PDs, %u CQs, %u QPs, %u MRs", u.clients,
+		 u.contexts, u.pds, u.cqs, u.qps, u.mrs);
 }
 
 #endif
