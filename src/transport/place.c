@@ -239,7 +239,7 @@ static void fifo_retire(struct fx_tp *tp, struct fx_qp *qp, struct fx_fifo *f)
 
 	fifo_submit(tp, f);
 	while ((p = f->head) && p->submitted && !p->ndma) {
-		if (!p->dropped && f == &qp->reqs && !fx_responder_may_retire(qp, p))
+		if (!p->dropped && f == &qp->reqs && !fx_answer_room(qp, p))
 			return;
 		f->head = p->next;
 		if (!f->head)

@@ -7,7 +7,8 @@
  *	wqe.c		send pipe entries -> WQEs in chunks; cursors over them
  *	requester.c	WQEs -> request packets
  *	completer.c	ACK, NAK, READ responses -> progress; retires WQEs into CQEs
- *	responder.c	request packets -> placements, answers
+ *	responder.c	request packets -> placements
+ *	answer.c	READ responses, acknowledges and NAKs, in order
  *	place.c		placements in PSN order over asynchronous DMA engines
  *	state.c		the state table of modify_qp
  *	qp.c		life of a QP, errors and flushes
@@ -246,9 +247,15 @@ void fx_completer_settle(struct fx_tp *tp, struct fx_qp *qp); /* a local error w
 /* ---- responder.c ---- */
 void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
-unsigned fx_responder_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max);
-bool fx_responder_may_retire(const struct fx_qp *qp, const struct fx_pkt *p);
 void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp); /* receives, in ERR */
+/* The region that the peer names, if it and the QP give these rights on these bytes; else NULL. */
+struct fx_mr *fx_remote_mr(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len, uint32_t access);
+
+/* ---- answer.c ---- */
+bool fx_answer_room(const struct fx_qp *qp, const struct fx_pkt *p); /* may the placed request take effect? */
+void fx_answer_read(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
+void fx_answer_read_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
+unsigned fx_answer_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max);
 
 /* ---- place.c ---- */
 void fx_place_push(struct fx_tp *tp, struct fx_fifo *f, struct fx_qp *qp, struct fx_pkt *p);

@@ -111,14 +111,14 @@ unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max)
 			continue;
 		}
 		if (qp->tp)
-			n += fx_responder_cut(tp, qp, out + n, 1);
+			n += fx_answer_cut(tp, qp, out + n, 1);
 	}
 	while (n < max && (qp = pop_run(tp))) {
 		unsigned room = max - n < FX_TX_QUANTUM ? max - n : FX_TX_QUANTUM, k;
 
 		if (!qp->tp)
 			continue;
-		k = fx_responder_cut(tp, qp, out + n, room);
+		k = fx_answer_cut(tp, qp, out + n, room);
 		k += fx_requester_cut(tp, qp, out + n + k, room - k);
 		n += k;
 		if (has_answers(qp) || fx_requester_ready(qp))

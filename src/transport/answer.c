@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What the responder owes: acknowledges, NAKs and READ responses, in the order of their requests (IBTA 9.7.5).
+ *
+ * Room: transport. READ responses are jobs, cut and paced like requests (contract 4); an acknowledge waits until those
+ * before it are out.
+ */
+#include "transport/qp.h"
+
+/* ---- jobs ---- */
+
+void fx_answer_read(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
+{
+	qp->jobs[(qp->job_head + qp->njobs++) % FX_JOBS] =
+		(struct fx_job){.psn = p->psn, .rkey = p->bth.reth.rkey, .va = p->bth.reth.va, .left = p->bth.reth.length};
+	fx_run(tp, qp);
+}
+
+/* A READ again: the requester went back, so it will ask again for everything after it too. */
+void fx_answer_read_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
+{
+	uint32_t n = fx_packets(qp, p->bth.reth.length);
+
+	if (p->bth.reth.length > FX_MAX_MSG || fx_psn_diff(fx_psn_add(p->psn, n), qp->placed_psn) > 0)
+		return; /* the first one still waits for its turn */
+	while (qp->njobs) {
+		struct fx_job *last = &qp->jobs[(qp->job_head + qp->njobs - 1) % FX_JOBS];
+
+		if (fx_psn_diff(last->psn, p->psn) < 0)
+			break;
+		qp->njobs--;
+	}
+	if (qp->njobs < FX_JOBS)
+		fx_answer_read(tp, qp, p);
+}
+
+bool fx_answer_room(const struct fx_qp *qp, const struct fx_pkt *p)
+{
+	return p->act != FX_PLACE_READ || qp->njobs < FX_JOBS || qp->state == FX_QPS_ERR;
+}
+
+/* ---- packets ---- */
+
+static void put_aeth(uint8_t *p, uint8_t syndrome, uint32_t msn)
+{
+	fx_put32(p, (uint32_t)syndrome << 24 | msn);
+}
+
+static void begin(struct fx_qp *qp, struct fx_txpkt *o)
+{
+	o->nseg = o->pad = 0;
+	o->stage = false;
+	o->payload = 0;
+	o->wqe = NULL;
+	o->qp = qp;
+}
+
+static void cut_ack(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *o, uint8_t syndrome, uint32_t psn)
+{
+	uint8_t *p = o->hdr;
+
+	begin(qp, o);
+	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + FX_AETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0), qp->ip_id++);
+	fx_put_bth(p, FX_OPT_RC | FX_OP_ACKNOWLEDGE, false, 0, qp->dest_qpn, false, psn);
+	put_aeth(p + FX_BTH_LEN, syndrome, qp->msn);
+	o->hdr_len = (uint16_t)(p + FX_BTH_LEN + FX_AETH_LEN - o->hdr);
+	if ((syndrome & FX_AETH_TYPE) == FX_AETH_ACK)
+		tp->n.tx_acks++;
+	else
+		tp->n.tx_naks++;
+	tp->n.tx_packets++;
+}
+
+/* One READ response packet. False: the memory is not to be read any more. */
+static bool cut_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_job *j, struct fx_txpkt *o)
+{
+	uint32_t len = j->left < qp->mtu ? j->left : qp->mtu, pad = -len & 3, left = len;
+	bool last = len == j->left, aeth = last || !j->begun;
+	uint8_t op = j->begun ? (last ? FX_OP_READ_RESP_LAST : FX_OP_READ_RESP_MIDDLE)
+			      : (last ? FX_OP_READ_RESP_ONLY : FX_OP_READ_RESP_FIRST);
+	struct fx_mr *mr = len ? fx_remote_mr(tp, qp, j->rkey, j->va, j->left, FX_ACC_REMOTE_READ) : NULL;
+	uint8_t *p = o->hdr;
+	uint64_t va = j->va;
+
+	if (len && !mr)
+		return false;
+	begin(qp, o);
+	p += fx_tmpl_emit(&qp->tmpl, p,
+			  FX_BTH_LEN + (aeth ? FX_AETH_LEN : 0) + len + pad + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
+			  qp->ip_id++);
+	fx_put_bth(p, (uint8_t)(FX_OPT_RC | op), false, pad, qp->dest_qpn, false, j->psn);
+	p += FX_BTH_LEN;
+	if (aeth) {
+		put_aeth(p, FX_AETH_CREDITS_INVALID, qp->msn);
+		p += FX_AETH_LEN;
+	}
+	o->hdr_len = (uint16_t)(p - o->hdr);
+	o->pad = (uint8_t)pad;
+	o->payload = len;
+	while (left) {
+		uint32_t run = left;
+		uint8_t *base = fx_mr_at(mr, va, &run);
+
+		o->seg[o->nseg].base = base;
+		o->seg[o->nseg].len = run;
+		o->seg[o->nseg].mr = mr;
+		o->seg[o->nseg].va = va;
+		o->stage |= !base;
+		if (++o->nseg == FX_TX_SEGS && run < left)
+			return false;
+		va += run;
+		left -= run;
+	}
+	o->stage |= o->nseg > FX_PKT_SEGS;
+	qp->staging = o->stage;
+	tp->n.staged_packets += o->stage;
+	tp->n.tx_packets++;
+	tp->n.tx_bytes += len;
+	j->begun = true;
+	j->va += len;
+	j->left -= len;
+	j->psn = fx_psn_add(j->psn, 1);
+	return true;
+}
+
+static unsigned cut_jobs(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)
+{
+	unsigned n = 0;
+
+	while (qp->njobs && n < max && !qp->staging) {
+		struct fx_job *j = &qp->jobs[qp->job_head];
+
+		if (!cut_response(tp, qp, j, &out[n])) {
+			tp->n.rx_remote_access++;
+			qp->njobs = 0;
+			qp->nak_want = FX_NAK_REMOTE_ACCESS;
+			qp->nak_psn = j->psn;
+			qp->dead_end = true;
+			fx_run_ack(tp, qp);
+			fx_qp_error(tp, qp, "a READ lost its memory");
+			break;
+		}
+		n++;
+		if (!j->left) {
+			qp->job_head = (uint8_t)((qp->job_head + 1) % FX_JOBS);
+			if (qp->njobs-- == FX_JOBS)
+				fx_touch(tp, qp); /* a READ may have waited for room */
+		}
+	}
+	return n;
+}
+
+unsigned fx_answer_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)
+{
+	unsigned n = cut_jobs(tp, qp, out, max);
+
+	/* answers keep the order of the requests: READ responses before a later acknowledge */
+	if (qp->njobs || qp->staging || n == max)
+		return n;
+	if (qp->nak_want) {
+		cut_ack(tp, qp, &out[n++], qp->nak_want, qp->nak_psn);
+		qp->nak_want = 0;
+		qp->ack_want = false;
+	} else if (qp->ack_want) {
+		cut_ack(tp, qp, &out[n++], FX_AETH_ACK | FX_AETH_CREDITS_INVALID, fx_psn_add(qp->placed_psn, FX_PSN_MASK));
+		qp->ack_want = false;
+	}
+	return n;
+}
