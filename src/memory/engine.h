@@ -7,7 +7,30 @@
 #ifndef FX_MEMORY_ENGINE_H
 #define FX_MEMORY_ENGINE_H
 
+#include <errno.h>
+
 #include "transport/dma.h"
+
+/*
+ * An atomic on a window, by the CPU: atomic to every thread that shares the memory, ours or the application's. A
+ * window may lie otherwise than the addresses that the peer aligns: 0, or -EFAULT where the word is not aligned here.
+ */
+static inline int fx_atomic_run(const struct fx_dma *d)
+{
+	struct fx_dma_atomic *a = (struct fx_dma_atomic *)(void *)d->local;
+	uint64_t __attribute__((may_alias)) *word = (void *)d->win;
+
+	if ((uintptr_t)d->win % sizeof(*word))
+		return -EFAULT;
+	a->original = a->compare;
+	/* seq_cst: applications build locks of it */
+	if (d->op == FX_DMA_FETCH_ADD)
+		a->original = __atomic_fetch_add(word, a->swap_add, __ATOMIC_SEQ_CST);
+	else
+		__atomic_compare_exchange_n(word, &a->original, a->swap_add, false, __ATOMIC_SEQ_CST,
+					    __ATOMIC_SEQ_CST);
+	return 0;
+}
 
 /*
  * Copies at once, merging neighbours of one submission; the last bytes of a descriptor are stored last, so that a

@@ -18,6 +18,7 @@ struct flight {
 	uint32_t cut;
 	uint64_t due[3]; /* poll at which [0, cut) moves, [cut, len) moves, the completion comes */
 	bool moved[2];
+	int err;
 };
 
 struct chaos_engine {
@@ -53,7 +54,8 @@ static unsigned chaos_submit(struct fx_dma_engine *e, const struct fx_dma *d, un
 	for (unsigned i = 0; i < n; i++) {
 		struct flight *f = &c->flight[c->n++];
 
-		*f = (struct flight){.d = d[i], .cut = (uint32_t)(next_random(c) % ((uint64_t)d[i].len + 1))};
+		/* an atomic is done in one, as the second half */
+		*f = (struct flight){.d = d[i], .cut = d[i].op ? 0 : (uint32_t)(next_random(c) % ((uint64_t)d[i].len + 1))};
 		for (int k = 0; k < 3; k++)
 			f->due[k] = c->now + delay(c);
 		for (int k = 0; k < 2; k++)
@@ -70,6 +72,11 @@ static void move_half(struct flight *f, int k)
 	f->moved[k] = true;
 	if (!f->d.win || !len)
 		return;
+	if (f->d.op) {
+		if (k)
+			f->err = fx_atomic_run(&f->d);
+		return;
+	}
 	if (f->d.to_window)
 		memmove(f->d.win + at, f->d.local + at, len);
 	else
@@ -109,7 +116,7 @@ static unsigned chaos_poll(struct fx_dma_engine *e, struct fx_dma_done *out, uns
 		}
 		out[got++] = (struct fx_dma_done){
 			.cookie = f->d.cookie,
-			.err = f->d.win || !f->d.len ? 0 : -EFAULT, /* the slow engine's */
+			.err = f->d.win || !f->d.len ? f->err : -EFAULT, /* the slow engine's */
 		};
 		*f = c->flight[--c->n];
 	}

@@ -117,7 +117,7 @@ static inline void get(uint8_t *to, const uint8_t *from, uint64_t len)
 /* Can `b` ride on the copy of `a`? */
 static inline bool meets(const struct fx_dma *a, const struct fx_dma *b)
 {
-	if (a->local + a->len != b->local || a->win + a->len != b->win || a->to_window != b->to_window)
+	if (a->op | b->op || a->local + a->len != b->local || a->win + a->len != b->win || a->to_window != b->to_window)
 		return false;
 	if (!a->to_window)
 		return true;
@@ -152,6 +152,8 @@ static unsigned cpu_submit(struct fx_dma_engine *e, const struct fx_dma *d, unsi
 			len += d[++last].len;
 		if (unlikely(!first->win))
 			err = len ? -EFAULT : 0; /* the slow engine's */
+		else if (unlikely(first->op))
+			err = fx_atomic_run(first);
 		else if (first->to_window)
 			put(first->win, first->local, len);
 		else

@@ -29,13 +29,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "memory/engine.h"
 #include "memory/space.h"
 
-enum { FX_TRIES = 200, FX_IDLE_POLLS = 1024, FX_BOUNCE = 64 << 10, FX_HELPER_STACK = 256 << 10 };
+enum { FX_IDLE_POLLS = 1024, FX_BOUNCE = 64 << 10, FX_HELPER_STACK = 256 << 10 };
 
 enum slot_state { FREE, QUEUED, COPY, XFER, DONE, GONE };
 
@@ -92,40 +91,30 @@ static void lane_put(struct fx_lane *l)
 
 /* ---- the helper thread ---- */
 
-/*
- * Should a transfer that failed be tried again? Where userfaultfd holds a page back, this access fails at once
- * instead of waiting as the application's own would: so it does while the page is being converted.
- */
-static bool try_again(const struct fx_space *s, int *tries)
+static void finish_slot(struct slot *t, int err)
 {
-	const struct timespec pause = {.tv_nsec = 500000};
-
-	if (errno == EINTR)
-		return true;
-	if (errno != EIO || ++*tries > FX_TRIES || atomic_load(&s->closing))
-		return false;
-	nanosleep(&pause, NULL);
-	return true;
+	t->err = err;
+	/* release: the bytes and err before the word that says so */
+	atomic_store_explicit(&t->state, DONE, memory_order_release);
 }
 
-/* One piece of a transfer in the system call. 0 or -EFAULT. */
-static int transfer(const struct fx_space *s, uint8_t *bounce, uint64_t addr, size_t len, bool to_window)
+/* The same for an atomic, whose operands and result are in the packet's buffer. */
+static bool run_atomic(struct fx_space *s, struct slot *t)
 {
-	int tries = 0;
+	uint64_t addr = t->addr;
+	uint8_t op = t->d.op;
+	struct fx_dma_atomic a;
+	int err;
 
-	while (len) {
-		ssize_t n = to_window ? pwrite(s->mem, bounce, len, (off_t)addr)
-				      : pread(s->mem, bounce, len, (off_t)addr);
-
-		if (n < 0 && try_again(s, &tries))
-			continue;
-		if (n <= 0)
-			return -EFAULT; /* 0: the address space is no more */
-		bounce += n;
-		addr += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
+	memcpy(&a, t->d.local, sizeof(a));
+	/* release: the packet buffer has been read before the worker may take it back */
+	atomic_store_explicit(&t->state, XFER, memory_order_release);
+	err = fx_space_atomic(s, addr, op, &a);
+	if (!state_is(t, XFER, COPY))
+		return false;
+	memcpy(t->d.local, &a, sizeof(a));
+	finish_slot(t, err);
+	return true;
 }
 
 /* Works off a slot that is in COPY. False: the worker took it back meanwhile. */
@@ -144,16 +133,14 @@ static bool run_slot(struct fx_space *s, struct slot *t, uint8_t *bounce)
 			memcpy(bounce, local, n);
 		/* release: the packet buffer has been read before the worker may take it back */
 		atomic_store_explicit(&t->state, XFER, memory_order_release);
-		err = transfer(s, bounce, addr, n, to_window);
+		err = fx_space_transfer(s, bounce, addr, n, to_window);
 		if (!state_is(t, XFER, COPY))
 			return false;
 		if (!err && !to_window)
 			memcpy(local, bounce, n);
 		done += (uint32_t)n;
 	}
-	t->err = err;
-	/* release: the bytes and err before the word that says so */
-	atomic_store_explicit(&t->state, DONE, memory_order_release);
+	finish_slot(t, err);
 	return true;
 }
 
@@ -178,7 +165,7 @@ static bool run_lane(struct fx_space *s, struct fx_lane *l, uint8_t *bounce)
 	s->serial += s->serial == UINT32_MAX ? 2 : 1;
 	/* relaxed, both: only a number for fx_space_stall() */
 	atomic_store_explicit(&s->transfer, s->serial, memory_order_relaxed);
-	done = run_slot(s, t, bounce);
+	done = t->d.op ? run_atomic(s, t) : run_slot(s, t, bounce);
 	atomic_store_explicit(&s->transfer, 0, memory_order_relaxed);
 	if (done)
 		call_wake(l);

@@ -11,6 +11,7 @@
 #include <sys/types.h>
 
 #include "memory/window.h"
+#include "transport/dma.h"
 
 enum {
 	FX_HUGE = 2 << 20, /* windows keep addresses congruent to this, so that huge pages stay huge */
@@ -95,6 +96,11 @@ void fx_space_put(struct fx_space *s);
 int fx_slow_start(struct fx_space *s); /* the helper thread, once; 0 or -EAGAIN */
 void fx_slow_stop(struct fx_space *s); /* asks it to end; does not wait */
 void fx_slow_free(struct fx_space *s); /* frees the lanes when the last reference has gone */
+
+/* ---- transfer.c: the helper thread's system calls; 0 or -EFAULT ---- */
+int fx_space_transfer(const struct fx_space *s, uint8_t *bounce, uint64_t addr, size_t len, bool to_window);
+/* An atomic by reading and writing: atomic to the helper's other transfers, of which there is one at a time. */
+int fx_space_atomic(const struct fx_space *s, uint64_t addr, uint8_t op, struct fx_dma_atomic *a);
 
 /* ---- window.c and guard.c ---- */
 struct fx_window {

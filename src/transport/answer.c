@@ -1,42 +1,90 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What the responder owes: acknowledges, NAKs and READ responses, in the order of their requests (IBTA 9.7.5).
+ * What the responder owes: acknowledges, NAKs, READ responses and the results of atomics, in the order of their
+ * requests (IBTA 9.7.5).
  *
- * Room: transport. READ responses are jobs, cut and paced like requests (contract 4); an acknowledge waits until those
+ * Room: transport. READ responses and results are jobs, cut and paced like requests (contract 4); an acknowledge waits until those
  * before it are out.
  */
 #include "transport/qp.h"
 
 /* ---- jobs ---- */
 
-void fx_answer_read(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
+static void job_push(struct fx_tp *tp, struct fx_qp *qp, struct fx_job job)
 {
-	qp->jobs[(qp->job_head + qp->njobs++) % FX_JOBS] =
-		(struct fx_job){.psn = p->psn, .rkey = p->bth.reth.rkey, .va = p->bth.reth.va, .left = p->bth.reth.length};
+	qp->jobs[(qp->job_head + qp->njobs++) % FX_JOBS] = job;
 	fx_run(tp, qp);
 }
 
-/* A READ again: the requester went back, so it will ask again for everything after it too. */
+/* A request again: the requester went back, so it will ask again for everything after it too. */
+static void job_again(struct fx_tp *tp, struct fx_qp *qp, struct fx_job job)
+{
+	while (qp->njobs) {
+		struct fx_job *last = &qp->jobs[(qp->job_head + qp->njobs - 1) % FX_JOBS];
+
+		if (fx_psn_diff(last->psn, job.psn) < 0)
+			break;
+		qp->njobs--;
+	}
+	if (qp->njobs < FX_JOBS)
+		job_push(tp, qp, job);
+}
+
+static struct fx_job read_job(const struct fx_pkt *p)
+{
+	return (struct fx_job){
+		.psn = p->psn, .rkey = p->bth.reth.rkey, .va = p->bth.reth.va, .left = p->bth.reth.length};
+}
+
+static struct fx_job result_job(const struct fx_result *r)
+{
+	return (struct fx_job){.psn = r->psn, .va = r->original, .atomic = true};
+}
+
+void fx_answer_read(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
+{
+	job_push(tp, qp, read_job(p));
+}
+
 void fx_answer_read_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
 {
 	uint32_t n = fx_packets(qp, p->bth.reth.length);
 
 	if (p->bth.reth.length > FX_MAX_MSG || fx_psn_diff(fx_psn_add(p->psn, n), qp->placed_psn) > 0)
 		return; /* the first one still waits for its turn */
-	while (qp->njobs) {
-		struct fx_job *last = &qp->jobs[(qp->job_head + qp->njobs - 1) % FX_JOBS];
+	job_again(tp, qp, read_job(p));
+}
 
-		if (fx_psn_diff(last->psn, p->psn) < 0)
-			break;
-		qp->njobs--;
-	}
-	if (qp->njobs < FX_JOBS)
-		fx_answer_read(tp, qp, p);
+/* It has happened: keeps what it found, and owes it. */
+void fx_answer_atomic(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
+{
+	struct fx_result *r = &qp->results[qp->natomics++ % FX_MAX_RD_ATOMIC];
+
+	*r = (struct fx_result){.psn = p->psn, .original = p->atomic.original};
+	tp->n.rx_atomics++;
+	job_push(tp, qp, result_job(r));
+}
+
+/* Never a second time: what the first one found, or nothing. */
+void fx_answer_atomic_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
+{
+	uint32_t n = qp->natomics < FX_MAX_RD_ATOMIC ? qp->natomics : FX_MAX_RD_ATOMIC;
+
+	if (fx_psn_diff(p->psn, qp->placed_psn) >= 0)
+		return; /* the first one still waits for its turn */
+	for (uint32_t i = 0; i < n; i++)
+		if (qp->results[i].psn == p->psn) {
+			job_again(tp, qp, result_job(&qp->results[i]));
+			return;
+		}
+	tp->n.rx_atomic_forgotten++;
 }
 
 bool fx_answer_room(const struct fx_qp *qp, const struct fx_pkt *p)
 {
-	return p->act != FX_PLACE_READ || qp->njobs < FX_JOBS || qp->state == FX_QPS_ERR;
+	bool owes = p->act == FX_PLACE_READ || p->act == FX_PLACE_ATOMIC;
+
+	return !owes || qp->njobs < FX_JOBS || qp->state == FX_QPS_ERR;
 }
 
 /* ---- packets ---- */
@@ -123,6 +171,21 @@ static bool cut_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_job *j, s
 	return true;
 }
 
+/* The result of an atomic: AETH and the word, no payload. */
+static void cut_result(struct fx_tp *tp, struct fx_qp *qp, const struct fx_job *j, struct fx_txpkt *o)
+{
+	uint32_t len = FX_BTH_LEN + FX_AETH_LEN + FX_ATOMICACKETH_LEN;
+	uint8_t *p = o->hdr;
+
+	begin(qp, o);
+	p += fx_tmpl_emit(&qp->tmpl, p, len + (tp->cfg.icrc ? FX_ICRC_LEN : 0), qp->ip_id++);
+	fx_put_bth(p, FX_OPT_RC | FX_OP_ATOMIC_ACKNOWLEDGE, false, 0, qp->dest_qpn, false, j->psn);
+	put_aeth(p + FX_BTH_LEN, FX_AETH_CREDITS_INVALID, qp->msn);
+	fx_put64(p + FX_BTH_LEN + FX_AETH_LEN, j->va);
+	o->hdr_len = (uint16_t)(p + len - o->hdr);
+	tp->n.tx_packets++;
+}
+
 static unsigned cut_jobs(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)
 {
 	unsigned n = 0;
@@ -130,7 +193,9 @@ static unsigned cut_jobs(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *ou
 	while (qp->njobs && n < max && !qp->staging) {
 		struct fx_job *j = &qp->jobs[qp->job_head];
 
-		if (!cut_response(tp, qp, j, &out[n])) {
+		if (j->atomic) {
+			cut_result(tp, qp, j, &out[n]);
+		} else if (!cut_response(tp, qp, j, &out[n])) {
 			tp->n.rx_remote_access++;
 			qp->njobs = 0;
 			qp->nak_want = FX_NAK_REMOTE_ACCESS;
@@ -144,7 +209,7 @@ static unsigned cut_jobs(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *ou
 		if (!j->left) {
 			qp->job_head = (uint8_t)((qp->job_head + 1) % FX_JOBS);
 			if (qp->njobs-- == FX_JOBS)
-				fx_touch(tp, qp); /* a READ may have waited for room */
+				fx_touch(tp, qp); /* a READ or an atomic may have waited for room */
 		}
 	}
 	return n;

@@ -36,7 +36,8 @@ static void progressed(struct fx_tp *tp, struct fx_qp *qp)
 }
 
 /*
- * All requests before `to` have arrived. Stops at a READ whose responses have not: returns false, for they are lost.
+ * All requests before `to` have arrived. Stops at one that fetches and whose data has not: returns false, for it is
+ * lost.
  * `to` is at most high_psn.
  */
 static bool acknowledge(struct fx_tp *tp, struct fx_qp *qp, uint32_t to)
@@ -48,7 +49,7 @@ static bool acknowledge(struct fx_tp *tp, struct fx_qp *qp, uint32_t to)
 		struct fx_wqe *w = fx_wqe_at(&qp->ack);
 		uint32_t end = fx_psn_add(w->psn, w->npkt);
 
-		if (w->op == FX_WR_READ) {
+		if (fx_wqe_fetches(w)) {
 			whole = false;
 			break;
 		}
@@ -166,10 +167,31 @@ static void rx_acknowledge(struct fx_tp *tp, struct fx_qp *qp, const struct fx_p
 	fx_completer_settle(tp, qp);
 }
 
-/* ---- READ responses ---- */
+/* ---- READ responses and results of atomics ---- */
+
+/*
+ * The result of an atomic is no payload but a header, in network order. So what is placed is the parsed field: memory
+ * wants this machine's order. False: there is a payload, where none belongs.
+ */
+static bool result_as_payload(struct fx_pkt *p)
+{
+	if (p->len)
+		return false;
+	p->len = FX_ATOMIC_LEN;
+	p->payload_off = p->have;
+	p->more[0] = (struct fx_piece){(uint8_t *)&p->bth.atomic_orig, FX_ATOMIC_LEN};
+	p->nmore = 1;
+	return true;
+}
+
+static const uint32_t response_of[FX_WR_OPS] = {
+	[FX_WR_READ] = FX_OPF_READ,
+	[FX_WR_CMP_SWAP] = FX_OPF_ATOMIC,
+	[FX_WR_FETCH_ADD] = FX_OPF_ATOMIC,
+};
 
 /* True: the packet went into the placement queue. */
-static bool rx_read_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+static bool rx_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
 {
 	struct fx_wqe *w;
 	uint32_t off, want;
@@ -179,18 +201,20 @@ static bool rx_read_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *
 		tp->n.rx_bad_response++;
 		return false;
 	}
-	/* a response acknowledges the requests before its READ */
+	/* a response acknowledges the requests before its own */
 	if (!acknowledge(tp, qp, p->psn)) {
 		go_back(tp, qp);
 		return false;
 	}
 	w = fx_wqe_at(&qp->ack);
-	if (w->op != FX_WR_READ) {
+	if (!fx_wqe_fetches(w) || !(response_of[w->op] & flags)) {
 		tp->n.rx_bad_response++;
 		return false;
 	}
 	off = (uint32_t)fx_psn_diff(p->psn, w->psn) << qp->mtu_shift;
 	want = w->length - off < qp->mtu ? w->length - off : qp->mtu;
+	if (flags & FX_OPF_ATOMIC && !result_as_payload(p))
+		want = 0;
 	if (p->len != want) {
 		tp->n.rx_bad_length++;
 		return false;
@@ -199,7 +223,7 @@ static bool rx_read_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *
 		qp->resp_sge = qp->resp_sge_off = 0;
 	status = fx_sges_check(tp, qp->pd, w->sge, w->nsge, qp->resp_sge, qp->resp_sge_off, p->len, FX_ACC_LOCAL_WRITE);
 	if (status) {
-		fx_completer_fail(tp, qp, status, 0, "a READ may not land where it should");
+		fx_completer_fail(tp, qp, status, 0, "what was fetched may not land where it should");
 		return false;
 	}
 	p->act = FX_PLACE_RESPONSE;
@@ -230,11 +254,11 @@ void fx_completer_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		tp->n.rx_wrong_state++;
 	else if (flags & FX_OPF_ACK)
 		rx_acknowledge(tp, qp, p);
-	else if (!(flags & FX_OPF_READ))
+	else if (!(flags & (FX_OPF_READ | FX_OPF_ATOMIC)))
 		tp->n.rx_bad_response++;
 	else if (qp->resp.n >= FX_BACKLOG)
 		tp->n.rx_backlog++;
-	else if (rx_read_response(tp, qp, p))
+	else if (rx_response(tp, qp, p, flags))
 		return;
 	fx_release(tp, p);
 }
@@ -268,7 +292,7 @@ static bool over(const struct fx_qp *qp, const struct fx_wqe *w, uint8_t *status
 {
 	if ((int32_t)(qp->ack.index - qp->una.index) > 0) {
 		*status = w->status;
-		if (w->op == FX_WR_READ && !w->status && w->placed < w->length)
+		if (fx_wqe_fetches(w) && !w->status && w->placed < w->length)
 			return false;
 		return !(w->refs && (w->again || w->status));
 	}

@@ -32,6 +32,8 @@
 	X(rx_bad_length, "payload length does not fit opcode and MTU")                              \
 	X(rx_bad_ack, "acknowledgements for what was never sent, ignored")                          \
 	X(rx_bad_response, "READ responses that were not expected, dropped")                        \
+	X(rx_atomics, "atomics carried out for peers")                                             \
+	X(rx_atomic_forgotten, "atomics seen again whose result is not kept any more, dropped")     \
 	X(rx_backlog, "packets dropped because too many wait for their placement")                 \
 	X(rx_remote_access, "requests refused: key, bounds or rights")                              \
 	X(rx_invalid_request, "requests refused: not valid here")                                   \

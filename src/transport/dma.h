@@ -12,12 +12,28 @@
 
 #include "transport/mr.h"
 
-/* One copy. `win` NULL: the slow path, at `va` of `mr`. */
+enum fx_dma_op {
+	FX_DMA_COPY,
+	/* on the 64-bit word at `win`, in this machine's byte order; `local` is a struct fx_dma_atomic, `len` 8 */
+	FX_DMA_COMPARE_SWAP,
+	FX_DMA_FETCH_ADD,
+};
+
+struct fx_dma_atomic {
+	uint64_t compare, swap_add;
+	uint64_t original; /* out: what the word held */
+};
+
+/*
+ * One copy, or one atomic. `win` NULL: the slow path, at `va` of `mr`. Atomics are atomic among each other, and where
+ * there is a window also to the CPUs that share it (contract 24); a word that `win` does not align fails.
+ */
 struct fx_dma {
 	uint8_t *win;	/* window side, or NULL */
 	uint8_t *local; /* packet-buffer side */
 	uint32_t len;
 	bool to_window; /* else from it */
+	uint8_t op;	/* enum fx_dma_op */
 	const struct fx_mr *mr;
 	uint64_t va;  /* in the MR's iova space */
 	void *cookie; /* comes back with the completion */

@@ -134,40 +134,21 @@ static struct fx_dma *engine_slot(struct fx_tp *tp, bool slow)
 	return slow ? &tp->slowq[(*n)++] : &tp->dma[(*n)++];
 }
 
-/* Queues the next copy of `p`. False: it has to wait, for its predecessors or for room. */
-static bool submit_one(struct fx_tp *tp, struct fx_fifo *f, struct fx_pkt *p)
+/* Queues `d`, whose cookie is a packet of the queue. False: it has to wait, for its predecessors or for room. */
+static bool enqueue(struct fx_tp *tp, struct fx_fifo *f, const struct fx_dma *d)
 {
-	uint32_t len = p->left;
-	struct fx_dma_engine *e;
-	const uint8_t *src;
-	struct fx_dma *d;
-	struct fx_mr *mr;
-	uint8_t *win;
-	uint64_t va;
+	struct fx_dma_engine *e = d->win ? tp->cfg.dma : tp->cfg.slow;
+	struct fx_pkt *p = d->cookie;
+	struct fx_dma *slot;
 
-	while (p->sge && p->sge_i < p->nsge && p->sge[p->sge_i].length == p->sge_off) {
-		p->sge_i++;
-		p->sge_off = 0;
-	}
-	src = payload_at(p, &len);
-	mr = landing_at(tp, p, &va, &len);
-	if (!mr || !src) {
-		tp->n.dma_errors++;
-		p->failed = true;
-		p->left = 0;
-		return true;
-	}
-	win = fx_mr_at(mr, va, &len);
-	e = win ? tp->cfg.dma : tp->cfg.slow;
 	if (f->flying && (f->eng != e || !e->ops->ordered))
 		return false;
-	d = engine_slot(tp, !win);
-	if (!d) {
+	slot = engine_slot(tp, !d->win);
+	if (!slot) {
 		fx_touch(tp, p->qp); /* asks again at the next turn */
 		return false;
 	}
-	*d = (struct fx_dma){
-		.win = win, .local = (uint8_t *)(uintptr_t)src, .len = len, .to_window = true, .mr = mr, .va = va, .cookie = p};
+	*slot = *d;
 	if (!p->ndma++ && !p->flew) {
 		p->flew = true;
 		p->parity = (uint8_t)tp->parity;
@@ -176,7 +157,67 @@ static bool submit_one(struct fx_tp *tp, struct fx_fifo *f, struct fx_pkt *p)
 	tp->flying_by[p->parity]++;
 	f->flying++;
 	f->eng = e;
-	landing_advance(p, len);
+	return true;
+}
+
+/* Its memory is gone: nothing more of it is copied, and it fails when its turn comes. */
+static bool lost(struct fx_tp *tp, struct fx_pkt *p)
+{
+	tp->n.dma_errors++;
+	p->failed = true;
+	p->left = 0;
+	return true;
+}
+
+/*
+ * Queues an atomic, once everything before it is in memory and went well (contract 1). What follows it on an ordered
+ * engine is done after it, and on any other waits.
+ */
+static bool submit_atomic(struct fx_tp *tp, struct fx_fifo *f, struct fx_pkt *p)
+{
+	struct fx_dma d = {.local = (uint8_t *)&p->atomic,
+			   .len = p->left,
+			   .to_window = true,
+			   .op = p->bth.opcode == FX_OP_COMPARE_SWAP ? FX_DMA_COMPARE_SWAP : FX_DMA_FETCH_ADD,
+			   .cookie = p};
+
+	if (p != f->head)
+		return false;
+	if (p->qp->state == FX_QPS_ERR) {
+		p->left = 0; /* something before it failed */
+		return true;
+	}
+	d.mr = landing_at(tp, p, &d.va, &d.len);
+	if (d.mr)
+		d.win = fx_mr_at(d.mr, d.va, &d.len);
+	if (!d.mr || d.len != p->left)
+		return lost(tp, p);
+	if (!enqueue(tp, f, &d))
+		return false;
+	p->left = 0;
+	return true;
+}
+
+/* Queues the next copy of `p`. False: it has to wait. */
+static bool submit_one(struct fx_tp *tp, struct fx_fifo *f, struct fx_pkt *p)
+{
+	struct fx_dma d = {.to_window = true, .cookie = p};
+
+	if (p->act == FX_PLACE_ATOMIC)
+		return submit_atomic(tp, f, p);
+	while (p->sge && p->sge_i < p->nsge && p->sge[p->sge_i].length == p->sge_off) {
+		p->sge_i++;
+		p->sge_off = 0;
+	}
+	d.len = p->left;
+	d.local = (uint8_t *)(uintptr_t)payload_at(p, &d.len);
+	d.mr = landing_at(tp, p, &d.va, &d.len);
+	if (!d.mr || !d.local)
+		return lost(tp, p);
+	d.win = fx_mr_at(d.mr, d.va, &d.len);
+	if (!enqueue(tp, f, &d))
+		return false;
+	landing_advance(p, d.len);
 	return true;
 }
 
@@ -237,8 +278,8 @@ static void fifo_retire(struct fx_tp *tp, struct fx_qp *qp, struct fx_fifo *f)
 {
 	struct fx_pkt *p;
 
-	fifo_submit(tp, f);
-	while ((p = f->head) && p->submitted && !p->ndma) {
+	/* each that goes may let the next be submitted: an atomic waits for the head */
+	while (fifo_submit(tp, f), (p = f->head) && p->submitted && !p->ndma) {
 		if (!p->dropped && f == &qp->reqs && !fx_answer_room(qp, p))
 			return;
 		f->head = p->next;

@@ -93,6 +93,7 @@ static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
 	fx_wheel_disarm(&tp->wheel, &qp->timer);
 	fx_wqe_drop_all(tp, qp, sq_index);
 	qp->njobs = 0;
+	qp->natomics = 0;
 	qp->nak_want = 0;
 	qp->ack_want = qp->nak_sent = qp->dead_end = qp->have_rwqe = false;
 	qp->rnr_wait = qp->rewound = false;

@@ -8,7 +8,7 @@
  *	requester.c	WQEs -> request packets
  *	completer.c	ACK, NAK, READ responses -> progress; retires WQEs into CQEs
  *	responder.c	request packets -> placements
- *	answer.c	READ responses, acknowledges and NAKs, in order
+ *	answer.c	READ responses, results of atomics, acknowledges and NAKs, in order
  *	place.c		placements in PSN order over asynchronous DMA engines
  *	state.c		the state table of modify_qp
  *	qp.c		life of a QP, errors and flushes
@@ -52,6 +52,7 @@ enum {
 	FX_CHUNK_SIZE = 1024,
 	FX_CHUNK_SLOTS = 15,
 	FX_MAX_RD_ATOMIC = 16,
+	FX_ATOMIC_LEN = 8,
 	FX_JOBS = 2 * FX_MAX_RD_ATOMIC,
 	FX_WINDOW = 128,	/* packets in flight per QP */
 	FX_READ_CHUNK = 64,	/* response packets one READ request asks for: paces the responder */
@@ -82,10 +83,11 @@ struct fx_wqe {
 	uint32_t imm;
 	uint32_t rkey;
 	uint64_t raddr;
-	uint32_t placed; /* READ: bytes in memory */
+	uint32_t placed; /* READ, atomic: bytes in memory */
 	uint32_t syndrome;
 	struct fx_sge sge[1]; /* or inline bytes */
 };
+/* An atomic's operands, compare-or-add and swap, follow its one SGE. */
 static_assert(sizeof(struct fx_wqe) == FX_LINE, "wqe");
 
 struct fx_chunk {
@@ -115,13 +117,20 @@ struct fx_fifo {
 	struct fx_dma_engine *eng; /* that has them */
 };
 
-/* Something the responder owes: the rest of a READ. */
+/* Something the responder owes: the rest of a READ, or the result of an atomic. */
 struct fx_job {
 	uint32_t psn;
 	uint32_t rkey;
-	uint64_t va;
+	uint64_t va; /* atomic: the result */
 	uint32_t left;
 	bool begun;
+	bool atomic;
+};
+
+/* What an atomic found, kept for its duplicates (IBTA 9.7.5.1.4). */
+struct fx_result {
+	uint32_t psn;
+	uint64_t original;
 };
 
 struct fx_qp {
@@ -158,7 +167,7 @@ struct fx_qp {
 	uint32_t rewound_psn;	/* the gap that was last acted on */
 	bool rewound;
 	uint8_t retries, rnr_retries;
-	uint32_t rd_end[FX_MAX_RD_ATOMIC]; /* one past the last response PSN of each READ in flight */
+	uint32_t rd_end[FX_MAX_RD_ATOMIC]; /* one past the last response PSN of each READ or atomic in flight */
 	uint64_t rto_at, rnr_at, rto;
 	struct fx_timer timer;
 
@@ -180,6 +189,9 @@ struct fx_qp {
 	uint32_t nak_psn;
 	uint8_t njobs, job_head;
 	struct fx_job jobs[FX_JOBS];
+	/* A peer may have max_dest_rd_atomic under way: the most there can be fits any, also when it changes. */
+	uint32_t natomics; /* executed; the last of them are in results[] */
+	struct fx_result results[FX_MAX_RD_ATOMIC];
 	struct fx_rq rq;
 	bool have_rwqe;
 	uint32_t rwqe_index, rwqe_nsge, rwqe_len, rwqe_sge, rwqe_off;
@@ -225,6 +237,15 @@ static inline uint8_t *fx_wqe_inline(struct fx_wqe *w)
 {
 	return (uint8_t *)w->sge;
 }
+static inline const uint8_t *fx_wqe_operands(const struct fx_wqe *w)
+{
+	return (const uint8_t *)w + sizeof(*w);
+}
+/* Operations that end with data from the peer, not with an acknowledge; rd_limit bounds them. */
+static inline bool fx_wqe_fetches(const struct fx_wqe *w)
+{
+	return w->op == FX_WR_READ || w->op == FX_WR_CMP_SWAP || w->op == FX_WR_FETCH_ADD;
+}
 static inline uint32_t fx_packets(const struct fx_qp *qp, uint32_t length)
 {
 	return length ? (uint32_t)(((uint64_t)length + qp->mtu - 1) >> qp->mtu_shift) : 1;
@@ -255,6 +276,8 @@ struct fx_mr *fx_remote_mr(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, ui
 bool fx_answer_room(const struct fx_qp *qp, const struct fx_pkt *p); /* may the placed request take effect? */
 void fx_answer_read(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_read_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
+void fx_answer_atomic(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
+void fx_answer_atomic_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 unsigned fx_answer_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max);
 
 /* ---- place.c ---- */

@@ -20,9 +20,11 @@ static const struct {
 	[FX_WR_WRITE_IMM] = {FX_OP_WRITE_FIRST, FX_OP_WRITE_MIDDLE, FX_OP_WRITE_LAST_IMM, FX_OP_WRITE_ONLY_IMM, true,
 			     true},
 	[FX_WR_READ] = {FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, true, false},
+	[FX_WR_CMP_SWAP] = {.only = FX_OP_COMPARE_SWAP},
+	[FX_WR_FETCH_ADD] = {.only = FX_OP_FETCH_ADD},
 };
 
-/* READ requests whose responses have all come. */
+/* READ requests whose responses have all come, atomics whose result has. */
 static void reads_done(struct fx_qp *qp)
 {
 	while (qp->rd_n && fx_psn_diff(qp->una_psn, qp->rd_end[qp->rd_head]) >= 0) {
@@ -61,13 +63,13 @@ bool fx_requester_ready(struct fx_qp *qp)
 	if (!window_left(qp))
 		return false;
 	w = fx_wqe_at(&qp->cur);
-	/* a fence waits until the READs before it are in memory (10.8.3.3): it may send what they fetched */
+	/* a fence waits until the READs and atomics before it are in memory (10.8.3.3): it may send what they fetched */
 	if ((w->flags & FX_WRF_FENCE) && qp->cut_off == 0) {
 		reads_done(qp);
 		if (qp->rd_n || qp->resp.n)
 			return false;
 	}
-	if (w->op == FX_WR_READ && !w->status) {
+	if (fx_wqe_fetches(w) && !w->status) {
 		reads_done(qp);
 		if (qp->rd_n >= qp->rd_limit && qp->rd_limit)
 			return false;
@@ -93,7 +95,7 @@ void fx_requester_rewind(struct fx_tp *tp, struct fx_qp *qp)
 	if (w && w->psn != FX_PSN_NONE) {
 		/* begun before: una_psn lies in it, even where all that was cut of it is acknowledged */
 		qp->cut_off = (uint32_t)fx_psn_diff(qp->una_psn, w->psn) << qp->mtu_shift;
-		if (w->op != FX_WR_READ && !(w->flags & FX_WRF_INLINE))
+		if (!fx_wqe_fetches(w) && !(w->flags & FX_WRF_INLINE))
 			fx_sges_skip(w->sge, w->nsge, &qp->cut_sge, &qp->cut_sge_off, qp->cut_off);
 	}
 	fx_run(tp, qp);
@@ -237,6 +239,35 @@ static uint8_t cut_read(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, st
 	return FX_WC_SUCCESS;
 }
 
+/*
+ * An atomic is one packet. Its landing is checked now and not when the result comes: it cannot be undone, so it had
+ * better not happen for nothing.
+ */
+static uint8_t cut_atomic(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out)
+{
+	uint8_t *p = out->hdr, status;
+	uint64_t operand[2];
+
+	if (!qp->rd_limit)
+		return FX_WC_LOC_QP_OP_ERR;
+	status = fx_sges_check(tp, qp->pd, w->sge, w->nsge, 0, 0, FX_ATOMIC_LEN, FX_ACC_LOCAL_WRITE);
+	if (status)
+		return status;
+	memcpy(operand, fx_wqe_operands(w), sizeof(operand));
+	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + FX_ATOMICETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0), qp->ip_id++);
+	fx_put_bth(p, FX_OPT_RC | cuts[w->op].only, false, 0, qp->dest_qpn, true, qp->next_psn);
+	p += FX_BTH_LEN;
+	fx_put64(p, w->raddr);
+	fx_put32(p + 8, w->rkey);
+	/* one field holds what is added or swapped in; only a compare-swap has the other */
+	fx_put64(p + 12, operand[w->op == FX_WR_CMP_SWAP]);
+	fx_put64(p + 20, w->op == FX_WR_CMP_SWAP ? operand[0] : 0);
+	out->hdr_len = (uint16_t)(p + FX_ATOMICETH_LEN - out->hdr);
+	qp->rd_end[(qp->rd_head + qp->rd_n++) % FX_MAX_RD_ATOMIC] = fx_psn_add(qp->next_psn, 1);
+	cut_done(tp, qp, w, out, 1, FX_ATOMIC_LEN);
+	return FX_WC_SUCCESS;
+}
+
 static bool wants_ack(struct fx_qp *qp, bool last)
 {
 	if (last || ++qp->since_ackreq >= FX_ACK_EVERY || window_left(qp) == 1) {
@@ -271,6 +302,12 @@ static uint8_t cut_data(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, st
 	return FX_WC_SUCCESS;
 }
 
+static uint8_t (*const cutters[FX_WR_OPS])(struct fx_tp *, struct fx_qp *, struct fx_wqe *, struct fx_txpkt *) = {
+	[FX_WR_SEND] = cut_data,	 [FX_WR_SEND_IMM] = cut_data,	[FX_WR_WRITE] = cut_data,
+	[FX_WR_WRITE_IMM] = cut_data,	 [FX_WR_READ] = cut_read,	[FX_WR_CMP_SWAP] = cut_atomic,
+	[FX_WR_FETCH_ADD] = cut_atomic,
+};
+
 unsigned fx_requester_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)
 {
 	unsigned n = 0;
@@ -286,7 +323,7 @@ unsigned fx_requester_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *o
 		if (!qp->cut_off)
 			w->psn = qp->next_psn;
 		if (!status)
-			status = w->op == FX_WR_READ ? cut_read(tp, qp, w, o) : cut_data(tp, qp, w, o);
+			status = cutters[w->op](tp, qp, w, o);
 		if (status) {
 			/* it fails when its turn comes: what was sent before it completes first */
 			qp->cut_err = status;

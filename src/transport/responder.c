@@ -190,6 +190,25 @@ static void rx_read(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32
 	accept(tp, qp, p, flags | FX_OPF_LAST, fx_packets(qp, len));
 }
 
+static void rx_atomic(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
+{
+	if (p->bth.atomic.va % FX_ATOMIC_LEN || !qp->attr.max_dest_rd_atomic) {
+		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
+		return;
+	}
+	if (!fx_remote_mr(tp, qp, p->bth.atomic.rkey, p->bth.atomic.va, FX_ATOMIC_LEN, FX_ACC_REMOTE_ATOMIC)) {
+		refuse(tp, qp, p, FX_NAK_REMOTE_ACCESS);
+		return;
+	}
+	p->act = FX_PLACE_ATOMIC;
+	p->left = FX_ATOMIC_LEN;
+	p->sge = NULL;
+	p->rkey = p->bth.atomic.rkey;
+	p->va = p->bth.atomic.va;
+	p->atomic = (struct fx_dma_atomic){.compare = p->bth.atomic.compare, .swap_add = p->bth.atomic.swap_add};
+	accept(tp, qp, p, flags | FX_OPF_LAST, 1);
+}
+
 /* Does the payload length suit the opcode? (9.7.4.1.6) */
 static bool length_fits(const struct fx_qp *qp, const struct fx_pkt *p, uint32_t flags)
 {
@@ -218,6 +237,8 @@ static void duplicate(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint
 	qp->dups++;
 	if (flags & FX_OPF_READ) {
 		fx_answer_read_again(tp, qp, p);
+	} else if (flags & FX_OPF_ATOMIC) {
+		fx_answer_atomic_again(tp, qp, p);
 	} else if (flags & (FX_OPF_SEND | FX_OPF_WRITE)) {
 		qp->ack_want = true;
 		fx_run_ack(tp, qp);
@@ -254,6 +275,8 @@ void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		rx_write(tp, qp, p, flags);
 	} else if (flags & FX_OPF_READ) {
 		rx_read(tp, qp, p, flags);
+	} else if (flags & FX_OPF_ATOMIC) {
+		rx_atomic(tp, qp, p, flags);
 	} else {
 		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
 	}
@@ -312,6 +335,8 @@ void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		receive_done(tp, qp, p, FX_WC_SUCCESS);
 	if (p->act == FX_PLACE_READ) {
 		fx_answer_read(tp, qp, p);
+	} else if (p->act == FX_PLACE_ATOMIC) {
+		fx_answer_atomic(tp, qp, p);
 	} else if (p->bth.ackreq) {
 		qp->ack_want = true;
 		fx_run_ack(tp, qp);

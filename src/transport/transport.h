@@ -49,7 +49,7 @@ enum fx_place_act {
 	FX_PLACE_READ,	   /* a READ request */
 	FX_PLACE_ATOMIC,   /* an atomic request */
 	FX_PLACE_NAK,	   /* refuse with `syndrome` at this PSN */
-	FX_PLACE_RESPONSE, /* READ response at the requester */
+	FX_PLACE_RESPONSE, /* READ response or atomic acknowledge, at the requester */
 };
 
 /*
@@ -89,6 +89,7 @@ struct fx_pkt {
 	uint64_t va;
 	const struct fx_sge *sge;
 	uint32_t nsge, sge_i, sge_off;
+	struct fx_dma_atomic atomic;   /* FX_PLACE_ATOMIC */
 	struct fx_sge own[FX_MAX_SGE]; /* the list, when it has to outlive its queue entry */
 };
 

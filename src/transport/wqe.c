@@ -178,12 +178,15 @@ static const struct {
 	uint8_t types; /* bit per enum fx_qp_type */
 	bool remote;   /* has a remote address */
 	bool source;   /* gathers local data (else it lands there) */
+	bool atomic;   /* one SGE, and operands in the second slot */
 } wr_ops[FX_WR_OPS] = {
-	[FX_WR_SEND] = {1 << FX_QPT_RC | 1 << FX_QPT_UC | 1 << FX_QPT_UD, false, true},
-	[FX_WR_SEND_IMM] = {1 << FX_QPT_RC | 1 << FX_QPT_UC | 1 << FX_QPT_UD, false, true},
-	[FX_WR_WRITE] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, true, true},
-	[FX_WR_WRITE_IMM] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, true, true},
-	[FX_WR_READ] = {1 << FX_QPT_RC, true, false},
+	[FX_WR_SEND] = {1 << FX_QPT_RC | 1 << FX_QPT_UC | 1 << FX_QPT_UD, false, true, false},
+	[FX_WR_SEND_IMM] = {1 << FX_QPT_RC | 1 << FX_QPT_UC | 1 << FX_QPT_UD, false, true, false},
+	[FX_WR_WRITE] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, true, true, false},
+	[FX_WR_WRITE_IMM] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, true, true, false},
+	[FX_WR_READ] = {1 << FX_QPT_RC, true, false, false},
+	[FX_WR_CMP_SWAP] = {1 << FX_QPT_RC, true, false, true},
+	[FX_WR_FETCH_ADD] = {1 << FX_QPT_RC, true, false, true},
 };
 
 /* Entry slots that its SGEs or inline bytes need. */
@@ -194,6 +197,8 @@ static uint32_t entry_slots(const struct fx_sq_slot *e)
 
 		return n <= FX_SLOT_INLINE ? 1 : 1 + (n - FX_SLOT_INLINE + FX_EXT_DATA - 1) / FX_EXT_DATA;
 	}
+	if (wr_ops[e->opcode].atomic)
+		return 2;
 	return e->nsge <= 1 ? 1u : 1u + (e->nsge - 1u + FX_EXT_SGES - 1) / FX_EXT_SGES;
 }
 
@@ -206,7 +211,8 @@ static uint8_t entry_check(const struct fx_qp *qp, const struct fx_sq_slot *e)
 		if (e->rdma.inline_len > qp->cfg.max_inline || e->rdma.inline_len > FX_MAX_INLINE ||
 		    !wr_ops[e->opcode].source)
 			return FX_WC_LOC_QP_OP_ERR;
-	} else if (e->nsge > qp->cfg.max_send_sge || e->nsge > FX_MAX_SGE) {
+	} else if (e->nsge > qp->cfg.max_send_sge || e->nsge > FX_MAX_SGE ||
+		   (wr_ops[e->opcode].atomic && e->nsge != 1)) {
 		return FX_WC_LOC_QP_OP_ERR;
 	}
 	return entry_slots(e) == e->nslots ? 0 : FX_WC_LOC_QP_OP_ERR;
@@ -244,6 +250,29 @@ static uint8_t copy_sges(struct fx_wqe *w, const struct fx_sq_slot *e)
 	return length > FX_MAX_MSG ? FX_WC_LOC_LEN_ERR : 0;
 }
 
+/* Whether the result has room is seen with the SGE's rights, when it is cut. */
+static void copy_atomic(struct fx_wqe *w, const struct fx_sq_slot *e)
+{
+	memcpy(&w->sge[0], &e->sge, sizeof(e->sge));
+	memcpy((uint8_t *)w + sizeof(*w), e + 1, 2 * sizeof(uint64_t));
+	w->nsge = 1;
+	w->length = FX_ATOMIC_LEN;
+}
+
+/* Slots in the queue: inline bytes, SGEs and operands follow the fixed part. */
+static uint32_t wqe_slots(const struct fx_sq_slot *e, uint8_t status)
+{
+	size_t bytes = offsetof(struct fx_wqe, sge) + e->nsge * sizeof(struct fx_sge);
+
+	if (status)
+		return 1;
+	if (e->flags & FX_WRF_INLINE)
+		bytes = offsetof(struct fx_wqe, sge) + e->rdma.inline_len;
+	else if (wr_ops[e->opcode].atomic)
+		bytes += 2 * sizeof(uint64_t);
+	return (uint32_t)(bytes + FX_LINE - 1) / FX_LINE;
+}
+
 static void wqe_fill(struct fx_qp *qp, struct fx_wqe *w, const struct fx_sq_slot *e, uint8_t status)
 {
 	w->op = e->opcode;
@@ -265,6 +294,8 @@ static void wqe_fill(struct fx_qp *qp, struct fx_wqe *w, const struct fx_sq_slot
 		return;
 	if (e->flags & FX_WRF_INLINE)
 		copy_inline(w, e);
+	else if (wr_ops[e->opcode].atomic)
+		copy_atomic(w, e);
 	else
 		w->status = copy_sges(w, e);
 	if (!w->status)
@@ -308,13 +339,7 @@ void fx_post(struct fx_tp *tp, uint32_t ctx, const struct fx_sq_slot *e)
 	status = entry_check(qp, e);
 	if (status)
 		tp->n.wqe_bad++;
-	/* in the queue a WQE with n inline bytes or SGEs takes whole 64-byte slots */
-	w = wqe_append(tp, qp,
-		       status ? 1
-		       : e->flags & FX_WRF_INLINE
-			       ? (uint32_t)(offsetof(struct fx_wqe, sge) + e->rdma.inline_len + FX_LINE - 1) / FX_LINE
-			       : (uint32_t)(offsetof(struct fx_wqe, sge) + e->nsge * sizeof(struct fx_sge) + FX_LINE - 1) /
-					 FX_LINE);
+	w = wqe_append(tp, qp, wqe_slots(e, status));
 	if (!w) {
 		tp->n.wqe_bad++;
 		fx_qp_error(tp, qp, "no memory for work requests");

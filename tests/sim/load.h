@@ -18,6 +18,10 @@ struct planned {
 	uint32_t len, nsge;
 	bool signaled, solicited, inlined, keep, overwrite, reread, forward, keep_local;
 };
+static inline bool is_atomic(enum or_op op)
+{
+	return op == OR_FETCH_ADD || op == OR_CMP_SWAP;
+}
 struct planned_recv {
 	uint32_t room, nsge;
 };
@@ -35,6 +39,7 @@ struct flow {
 	struct qp *from, *to;
 	struct rng rng;
 	struct mem *src, *target, *recv_mem;
+	uint8_t *word; /* of target, for atomics */
 	uint32_t slot_size, max_send, max_recv;
 	uint32_t late; /* millionths of receives that come late, and by how much at most */
 	uint64_t late_ns, recv_at;

@@ -13,7 +13,7 @@ struct shape {
 	uint32_t mtu, qps, ops, max_len, max_sge, window;
 	uint32_t max_send, max_recv, inline_max;
 	uint32_t unsignaled; /* millionths */
-	uint32_t weight[OR_READ + 1];
+	uint32_t weight[OR_OPS];
 	bool both, shared_cq;
 	struct link_attr attr;
 };
@@ -46,7 +46,7 @@ static void draw_attr(struct shape *p, struct rng *r)
 		.rnr_retry = 7,
 		.min_rnr_timer = (uint8_t)rng_range(r, 1, 9),
 		.rd_atomic = (uint8_t)(rng_chance(r, 300000) ? 1 : rng_range(r, 1, 16)),
-		.access = FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ,
+				.access = FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ | FX_ACC_REMOTE_ATOMIC,
 	};
 }
 
@@ -70,10 +70,10 @@ static void draw_shape(struct shape *p, const struct sim_cfg *cfg, struct rng *r
 	p->unsignaled = (uint32_t)rng_below(r, 1000000);
 	p->both = rng_chance(r, 600000);
 	p->shared_cq = rng_chance(r, 500000);
-	for (unsigned i = 0; i <= OR_READ; i++)
+	for (unsigned i = 0; i < OR_OPS; i++)
 		p->weight[i] = rng_chance(r, 250000) ? 0 : (uint32_t)rng_range(r, 1, 10);
 	if (rng_chance(r, 150000)) /* one thing only */
-		for (unsigned i = 0, k = (unsigned)rng_below(r, OR_READ + 1); i <= OR_READ; i++)
+		for (unsigned i = 0, k = (unsigned)rng_below(r, OR_OPS); i < OR_OPS; i++)
 			p->weight[i] = i == k;
 	draw_attr(p, r);
 }
@@ -82,17 +82,17 @@ static enum or_op pick_op(const struct shape *p, struct rng *r)
 {
 	uint64_t sum = 0, k;
 
-	for (unsigned i = 0; i <= OR_READ; i++)
+	for (unsigned i = 0; i < OR_OPS; i++)
 		sum += p->weight[i];
 	if (!sum)
-		return (enum or_op)rng_below(r, OR_READ + 1);
+		return (enum or_op)rng_below(r, OR_OPS);
 	k = rng_below(r, sum);
-	for (unsigned i = 0; i < OR_READ; i++) {
+	for (unsigned i = 0; i < OR_OPS - 1; i++) {
 		if (k < p->weight[i])
 			return (enum or_op)i;
 		k -= p->weight[i];
 	}
-	return OR_READ;
+	return OR_OPS - 1;
 }
 
 /* Sizes are mostly at edges. */
@@ -132,7 +132,7 @@ static void plan_op(struct flow *f, const struct shape *p, uint32_t i)
 	o->nsge = (uint32_t)rng_range(r, 1, p->max_sge);
 	if (!o->len && rng_chance(r, 500000))
 		o->nsge = 0;
-	o->solicited = o->op != OR_READ && o->op != OR_WRITE && rng_chance(r, 300000);
+	o->solicited = o->op < OR_READ && o->op != OR_WRITE && rng_chance(r, 300000);
 	if (before && before->op == OR_WRITE && rng_chance(r, 250000)) {
 		/* over, or back from, the same bytes, without waiting */
 		bool again = rng_chance(r, 500000);
@@ -145,13 +145,17 @@ static void plan_op(struct flow *f, const struct shape *p, uint32_t i)
 		o->nsge = o->nsge ? o->nsge : 1;
 		before->keep = true;
 	}
-	if (before && before->op == OR_READ && o->op != OR_READ && before->len && rng_chance(r, 250000)) {
+	if (before && before->op == OR_READ && o->op < OR_READ && before->len && rng_chance(r, 250000)) {
 		/* what the READ fetches goes on at once: only a fence makes that safe */
 		o->forward = before->keep_local = true;
 		o->len = before->len;
 		o->nsge = before->nsge;
 	}
-	o->inlined = !o->forward && o->op != OR_READ && o->len <= p->inline_max && rng_chance(r, 500000);
+	if (is_atomic(o->op)) {
+		o->len = 8;
+		o->nsge = 1;
+	}
+	o->inlined = !o->forward && o->op < OR_READ && o->len <= p->inline_max && rng_chance(r, 500000);
 	o->signaled = !rng_chance(r, p->unsignaled);
 }
 
@@ -209,14 +213,18 @@ static void make_memory(struct flow *f, const struct shape *p, uint32_t nslots)
 	f->slot_size = p->max_len + 2 * GUARD + 16 + p->max_sge * (GAP + 1);
 	size = nslots * f->slot_size;
 	f->src = mem_create(f->from->h, size, FX_ACC_LOCAL_WRITE, pick_kind(&f->rng), &f->rng);
-	f->target = mem_create(f->to->h, size, FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ,
+	f->target = mem_create(f->to->h, size + f->slot_size,
+			       FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ | FX_ACC_REMOTE_ATOMIC,
 			       pick_kind(&f->rng), &f->rng);
 	f->recv_mem = mem_create(f->to->h, p->max_recv * f->slot_size, FX_ACC_LOCAL_WRITE, pick_kind(&f->rng),
 				 &f->rng);
 	slots_fill(&f->src_slots, nslots);
 	slots_fill(&f->target_slots, nslots);
 	or_arena(f->judge, f->src->bytes, size);
-	or_arena(f->judge, f->target->bytes, size);
+	or_arena(f->judge, f->target->bytes, f->target->size);
+	/* the last slot is the word's */
+	f->word = f->target->bytes + (size + 7) / 8 * 8;
+	or_set_word(f->judge, f->word);
 	or_arena(f->judge, f->recv_mem->bytes, f->recv_mem->size);
 }
 

@@ -19,6 +19,7 @@ struct message {
 	unsigned holds; /* completions that still want the remote place as it is */
 	bool seen;	/* WRITE: its last byte was visible */
 	bool spoilt;	/* WRITE: a later one goes over it */
+	uint64_t original; /* atomic: what it has to find */
 };
 
 struct or_flow {
@@ -34,6 +35,8 @@ struct or_flow {
 	uint64_t recv_room, consuming_room;
 	struct or_piece arena[ARENAS];
 	unsigned narena;
+	uint8_t *word_at;
+	uint64_t word;
 };
 
 struct oracle {
@@ -99,6 +102,22 @@ void or_arena(struct or_flow *f, uint8_t *base, uint32_t size)
 	memset(base, OR_POISON, size);
 }
 
+void or_set_word(struct or_flow *f, uint8_t *p)
+{
+	f->word_at = p;
+	memcpy(&f->word, p, sizeof(f->word));
+}
+
+uint64_t or_word(const struct or_flow *f)
+{
+	return f->word;
+}
+
+static bool is_atomic(enum or_op op)
+{
+	return op == OR_FETCH_ADD || op == OR_CMP_SWAP;
+}
+
 /* An array that doubles. */
 static void *grown(void *array, uint64_t n, uint64_t *room, size_t size)
 {
@@ -123,6 +142,10 @@ static void formula(const struct or_flow *f, uint64_t m, uint32_t off, uint8_t *
 {
 	uint64_t key = word(f->id * 1000003u + 17, m);
 
+	if (is_atomic(f->m[m].p.op)) { /* what it returns */
+		memcpy(to, (const uint8_t *)&f->m[m].original + off, len);
+		return;
+	}
 	while (len) {
 		uint64_t w = word(key, off / 8) >> (off % 8 * 8);
 		uint32_t n = 8 - off % 8;
@@ -198,7 +221,7 @@ static long differs(const struct or_flow *f, const struct or_place *at, uint64_t
 	return -1;
 }
 
-static const char *const names[] = {"SEND", "SEND_IMM", "WRITE", "WRITE_IMM", "READ"};
+static const char *const names[] = {"SEND", "SEND_IMM", "WRITE", "WRITE_IMM", "READ", "FETCH_ADD", "CMP_SWAP"};
 
 static void check(struct or_flow *f, const char *what, const struct or_place *at, uint64_t m, uint64_t data,
 		  uint32_t len)
@@ -219,6 +242,17 @@ static bool consumes(enum or_op op)
 	return op == OR_SEND || op == OR_SEND_IMM || op == OR_WRITE_IMM;
 }
 
+static uint64_t work_on(struct or_flow *f, const struct or_post *p)
+{
+	uint64_t original = f->word;
+
+	if (p->op == OR_FETCH_ADD)
+		f->word += p->compare_add;
+	else if (f->word == p->compare_add)
+		f->word = p->swap;
+	return original;
+}
+
 uint64_t or_posted(struct or_flow *f, const struct or_post *p)
 {
 	uint64_t m = f->posted;
@@ -235,7 +269,9 @@ uint64_t or_posted(struct or_flow *f, const struct or_post *p)
 		f->m[m - 1].spoilt = true;
 	if (p->op == OR_READ && !p->reread)
 		put(f, &p->remote, m);
-	if (p->op != OR_READ && !p->forward)
+	if (is_atomic(p->op))
+		g->original = work_on(f, p);
+	else if (p->op != OR_READ && !p->forward)
 		put(f, &p->local, m);
 	if (consumes(p->op)) {
 		f->consuming = grown(f->consuming, f->nconsuming, &f->consuming_room, sizeof(*f->consuming));
@@ -264,7 +300,7 @@ static void let_go(struct or_flow *f, uint64_t m)
 {
 	struct message *g = &f->m[m];
 
-	if (--g->holds == 0 && g->p.op >= OR_WRITE && !g->p.keep)
+	if (--g->holds == 0 && g->p.op >= OR_WRITE && !is_atomic(g->p.op) && !g->p.keep)
 		poison(&g->p.remote);
 }
 
@@ -276,6 +312,8 @@ static void retire(struct or_flow *f)
 	if (g->p.op == OR_READ) {
 		check(f, "what READ returned", &g->p.local, m, g->data, g->p.len);
 		check(f, "the source of a READ", &g->p.remote, m, g->data, g->p.len);
+	} else if (is_atomic(g->p.op)) {
+		check(f, "what the atomic returned", &g->p.local, m, g->data, g->p.len);
 	} else {
 		if (!g->p.inlined)
 			check(f, "the source", &g->p.local, m, g->data, g->p.len);
@@ -318,8 +356,8 @@ void or_send_cqe(struct or_flow *f, const struct or_cqe *c)
 	if (c->op != (g->p.op == OR_SEND_IMM ? OR_SEND : g->p.op == OR_WRITE_IMM ? OR_WRITE : g->p.op))
 		or_fail(f->o, "flow %u message %llu completed as another operation", f->id,
 			(unsigned long long)m);
-	if (g->p.op == OR_READ && c->len != g->p.len)
-		or_fail(f->o, "flow %u READ %llu completed with %u bytes", f->id, (unsigned long long)m,
+	if (g->p.op >= OR_READ && c->len != g->p.len)
+		or_fail(f->o, "flow %u READ or atomic %llu completed with %u bytes", f->id, (unsigned long long)m,
 			c->len);
 	while (f->retired <= m)
 		retire(f);
@@ -433,6 +471,10 @@ void or_finish(struct or_flow *f)
 			(unsigned long long)f->received, (unsigned long long)f->nconsuming);
 		return;
 	}
+	if (f->word_at && memcmp(f->word_at, &f->word, sizeof(f->word)))
+		or_fail(f->o, "flow %u: its word is not what its atomics make of it", f->id);
+	if (f->word_at)
+		memset(f->word_at, OR_POISON, sizeof(f->word));
 	for (unsigned a = 0; a < f->narena; a++) {
 		const uint8_t *p = f->arena[a].p;
 		uint32_t i = 0;

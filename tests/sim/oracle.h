@@ -18,7 +18,7 @@
 
 enum { OR_PIECES = 16, OR_POISON = 0xee };
 
-enum or_op { OR_SEND, OR_SEND_IMM, OR_WRITE, OR_WRITE_IMM, OR_READ };
+enum or_op { OR_SEND, OR_SEND_IMM, OR_WRITE, OR_WRITE_IMM, OR_READ, OR_FETCH_ADD, OR_CMP_SWAP, OR_OPS };
 
 struct or_piece {
 	uint8_t *p;
@@ -43,6 +43,7 @@ struct or_post {
 	bool reread;	/* READ: of what the last WRITE put there */
 	bool forward; /* SEND, WRITE: of what the READ before fetches, behind a fence; same local place */
 	bool keep_local; /* READ: the next post does */
+	uint64_t compare_add, swap; /* atomics; their remote place is the flow's word */
 	struct or_place local, remote;
 };
 
@@ -72,6 +73,13 @@ void or_grain(struct or_flow *f, uint32_t grain);
 
 /* Memory of the flow, poisoned from now on. */
 void or_arena(struct or_flow *f, uint8_t *base, uint32_t size);
+
+/*
+ * The one word of the flow, in an arena, that its atomics work on. It holds poison, and from then on what they did to
+ * it, each once and in order. or_word: what it will hold after all that was posted.
+ */
+void or_set_word(struct or_flow *f, uint8_t *p);
+uint64_t or_word(const struct or_flow *f);
 
 /* Before the work request is handed to the transport: fills in its data. Returns the message number. */
 uint64_t or_posted(struct or_flow *f, const struct or_post *p);

@@ -21,7 +21,7 @@ static const struct pair_opt defaults = {
 	.retry_cnt = 3,
 	.rnr_retry = 2,
 	.rd_atomic = 4,
-	.access = FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ,
+	.access = FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ | FX_ACC_REMOTE_ATOMIC,
 	.cqes = 512,
 };
 
@@ -89,6 +89,7 @@ struct pair *pair_create(const struct pair_opt *opt)
 		p->opt.max_send = given.max_send ? given.max_send : defaults.max_send;
 		p->opt.access = given.access ? given.access : defaults.access;
 		p->opt.cqes = given.cqes ? given.cqes : defaults.cqes;
+		p->opt.kind = given.kind;
 		p->opt.rd_atomic = given.rd_atomic ? given.rd_atomic : defaults.rd_atomic;
 	}
 	p->rng = rng_of(1, 1);
@@ -115,8 +116,9 @@ struct pair *pair_create(const struct pair_opt *opt)
 		p->cq[i] = cq_create(p->opt.cqes);
 		p->q[i] = make_qp(p, i);
 		p->mem[i] = mem_create(p->h[i], PAIR_MEM,
-				       FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ,
-				       MEM_FLAT, &p->rng);
+				       FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ |
+					       FX_ACC_REMOTE_ATOMIC,
+				       p->opt.kind, &p->rng);
 		memset(p->mem[i]->bytes, OR_POISON, PAIR_MEM);
 	}
 	pair_connect(p);

@@ -23,6 +23,7 @@ struct pair_opt {
 	uint32_t access; /* of the QPs */
 	uint32_t cqes;
 	bool chaos;
+	enum mem_kind kind; /* of both memories */
 };
 
 /* A frame as the tap saw it. */

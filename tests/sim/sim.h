@@ -156,6 +156,7 @@ struct wr {
 	uint64_t remote_addr;
 	uint32_t rkey;
 	uint32_t imm;
+	uint64_t compare_add, swap; /* atomics */
 };
 
 struct qp {

@@ -380,6 +380,15 @@ static uint32_t put_sges(struct fx_sq_slot *e, const struct wr *w)
 	return n;
 }
 
+/* Operands in the second slot. */
+static uint32_t put_atomic(struct fx_sq_slot *e, const struct wr *w)
+{
+	put_sges(e, w);
+	memcpy(e + 1, &w->compare_add, sizeof(w->compare_add));
+	memcpy((uint8_t *)(e + 1) + sizeof(w->compare_add), &w->swap, sizeof(w->swap));
+	return 2;
+}
+
 void qp_post(struct qp *q, const struct wr *w)
 {
 	struct fx_sq_slot e[FX_MAX_SQ_SLOTS] = {
@@ -393,7 +402,9 @@ void qp_post(struct qp *q, const struct wr *w)
 		},
 	};
 
-	e[0].nslots = (uint8_t)(w->flags & FX_WRF_INLINE ? put_inline(e, w) : put_sges(e, w));
+	e[0].nslots = (uint8_t)(w->op == FX_WR_CMP_SWAP || w->op == FX_WR_FETCH_ADD ? put_atomic(e, w)
+				: w->flags & FX_WRF_INLINE			    ? put_inline(e, w)
+										    : put_sges(e, w));
 	fx_post(q->h->tp, q->cfg.ctx, e);
 	host_rouse(q->h, q->h->s->now);
 }

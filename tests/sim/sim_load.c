@@ -71,13 +71,16 @@ static uint8_t *slot_at(const struct flow *f, const struct mem *m, uint32_t slot
 
 static void fill_wr(struct flow *f, const struct or_post *p, struct wr *w)
 {
-	static const uint8_t ops[] = {FX_WR_SEND, FX_WR_SEND_IMM, FX_WR_WRITE, FX_WR_WRITE_IMM, FX_WR_READ};
+	static const uint8_t ops[OR_OPS] = {FX_WR_SEND, FX_WR_SEND_IMM,	FX_WR_WRITE,   FX_WR_WRITE_IMM,
+					     FX_WR_READ, FX_WR_FETCH_ADD, FX_WR_CMP_SWAP};
 
 	*w = (struct wr){
 		.op = ops[p->op],
 		.flags = (uint8_t)((p->signaled ? FX_WRF_SIGNALED : 0) |
 				   (p->solicited ? FX_WRF_SOLICITED : 0) | (p->inlined ? FX_WRF_INLINE : 0)),
 		.imm = p->imm,
+		.compare_add = p->compare_add,
+		.swap = p->swap,
 	};
 	if (p->forward || rng_chance(&f->rng, 50000))
 		w->flags |= FX_WRF_FENCE;
@@ -98,7 +101,7 @@ static bool prepare(struct flow *f, struct or_post *p)
 {
 	const struct planned *o = &f->plan[f->posted];
 	struct posted *mine = &f->ring[f->posted % RING], *before = &f->ring[(f->posted - 1) % RING];
-	bool chained = o->overwrite || o->reread, remote = o->op >= OR_WRITE && !chained;
+	bool chained = o->overwrite || o->reread, remote = o->op >= OR_WRITE && !chained && !is_atomic(o->op);
 
 	if ((!o->forward && !f->src_slots.n) || (remote && !f->target_slots.n))
 		return false;
@@ -127,6 +130,12 @@ static bool prepare(struct flow *f, struct or_post *p)
 		p->remote = f->last_remote;
 		mine->target = before->target;
 		before->target = NO_SLOT;
+	} else if (is_atomic(o->op)) {
+		p->remote = (struct or_place){.base = f->word, .size = 8, .n = 1, .piece = {{f->word, 8}}};
+		/* half of the compares succeed */
+		p->compare_add = o->op == OR_CMP_SWAP && rng_chance(&f->rng, 500000) ? or_word(f->judge)
+										     : rng_next(&f->rng);
+		p->swap = rng_next(&f->rng);
 	} else if (remote) {
 		mine->target = take_slot(&f->target_slots);
 		scatter(f, &p->remote, slot_at(f, f->target, mine->target), o->len, 1);
@@ -217,7 +226,7 @@ static void sent(struct load *l, struct flow *f, const struct or_cqe *c)
 	for (; m < or_retired(f->judge); m++) {
 		uint32_t slot = f->ring[m % RING].src;
 
-		if (slot != NO_SLOT && f->plan[m].op != OR_READ &&
+		if (slot != NO_SLOT && f->plan[m].op < OR_READ &&
 		    net_refers(l->s, slot_at(f, f->src, slot), f->slot_size))
 			or_fail(l->s->oracle, "message %llu completed while a frame still needs its buffer",
 				(unsigned long long)m);
@@ -243,8 +252,14 @@ static void show_cqe(struct load *l, struct host *h, const struct fx_cqe *c)
 		return;
 	}
 	pair = q->user; /* [0]: what it sends, [1]: what it receives */
-	if (c->opcode == FX_WC_SEND || c->opcode == FX_WC_RDMA_WRITE || c->opcode == FX_WC_RDMA_READ) {
-		o.op = c->opcode == FX_WC_SEND ? OR_SEND : c->opcode == FX_WC_RDMA_WRITE ? OR_WRITE : OR_READ;
+	if (c->opcode <= FX_WC_FETCH_ADD) {
+		static const enum or_op ops[] = {[FX_WC_SEND] = OR_SEND,
+						 [FX_WC_RDMA_WRITE] = OR_WRITE,
+						 [FX_WC_RDMA_READ] = OR_READ,
+						 [FX_WC_COMP_SWAP] = OR_CMP_SWAP,
+						 [FX_WC_FETCH_ADD] = OR_FETCH_ADD};
+
+		o.op = ops[c->opcode];
 		sent(l, pair[0], &o);
 	} else if (c->opcode == FX_WC_RECV || c->opcode == FX_WC_RECV_RDMA_WITH_IMM) {
 		o.op = c->opcode == FX_WC_RECV ? OR_SEND : OR_WRITE_IMM;

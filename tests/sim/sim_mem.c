@@ -121,6 +121,21 @@ static unsigned slow_submit(struct fx_dma_engine *e, const struct fx_dma *d, uns
 	return k;
 }
 
+/* One at a time, like everything here; the word may lie anywhere. */
+static void slow_atomic(const struct fx_dma *d, uint8_t *mem)
+{
+	struct fx_dma_atomic *a = (struct fx_dma_atomic *)(void *)d->local;
+	uint64_t v;
+
+	memcpy(&v, mem, sizeof(v));
+	a->original = v;
+	if (d->op == FX_DMA_FETCH_ADD)
+		v += a->swap_add;
+	else if (v == a->compare)
+		v = a->swap_add;
+	memcpy(mem, &v, sizeof(v));
+}
+
 static unsigned slow_poll(struct fx_dma_engine *e, struct fx_dma_done *out, unsigned max)
 {
 	struct slow *s = (struct slow *)e;
@@ -134,7 +149,9 @@ static unsigned slow_poll(struct fx_dma_engine *e, struct fx_dma_done *out, unsi
 			s->q[i++].polls--;
 			continue;
 		}
-		if (d->to_window)
+		if (d->op)
+			slow_atomic(d, mem);
+		else if (d->to_window)
 			memcpy(mem, d->local, d->len);
 		else
 			memcpy(d->local, mem, d->len);

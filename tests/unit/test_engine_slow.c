@@ -99,6 +99,47 @@ static void on_wake(void *arg)
 	atomic_fetch_add((_Atomic unsigned *)arg, 1);
 }
 
+/* Read, change, write, one after the other: also on a word that a page boundary cuts. */
+static void slow_atomics(void **state)
+{
+	static const struct {
+		uint64_t off;
+		uint8_t op;
+		struct fx_dma_atomic in;
+		uint64_t original, after;
+	} rows[] = {
+		{64, FX_DMA_FETCH_ADD, {.swap_add = 5}, 100, 105},
+		{64, FX_DMA_COMPARE_SWAP, {.compare = 105, .swap_add = 9}, 105, 9},
+		{64, FX_DMA_COMPARE_SWAP, {.compare = 105, .swap_add = 8}, 9, 9},
+		{64, FX_DMA_FETCH_ADD, {.swap_add = UINT64_MAX}, 9, 8},
+		{4092, FX_DMA_FETCH_ADD, {.swap_add = 1}, 7, 8},
+	};
+	struct fx_dma_engine *e = fx_dma_slow_create(8, NULL, NULL);
+	uint64_t v = 100;
+	struct app a;
+
+	(void)state;
+	app_open(&a, RW);
+	memcpy(a.mem + 64, &v, 8);
+	v = 7;
+	memcpy(a.mem + 4092, &v, 8);
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct fx_dma_atomic at = rows[i].in;
+		struct fx_dma d = slow_copy(&a, rows[i].off, (uint8_t *)&at, 8, true);
+		struct fx_dma_done done[1];
+
+		d.op = rows[i].op;
+		assert_int_equal(e->ops->submit(e, &d, 1), 1);
+		assert_int_equal(drain(e, done, 1), 1);
+		assert_int_equal(done[0].err, 0);
+		assert_int_equal(at.original, rows[i].original);
+		memcpy(&v, a.mem + rows[i].off, 8);
+		assert_int_equal(v, rows[i].after);
+	}
+	e->ops->destroy(e);
+	app_close(&a);
+}
+
 static void slow_reads_and_writes(void **state)
 {
 	struct fx_dma_engine *e = fx_dma_slow_create(8, on_wake, &wakes);
@@ -287,7 +328,7 @@ static void slow_engine_goes_before_its_applications(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(slow_reads_and_writes),
+		cmocka_unit_test(slow_atomics), cmocka_unit_test(slow_reads_and_writes),
 		cmocka_unit_test(slow_is_bounded_and_wakes_up),
 		cmocka_unit_test(slow_refuses_what_it_must),
 		cmocka_unit_test(slow_survives_a_stalled_application),

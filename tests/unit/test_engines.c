@@ -367,9 +367,55 @@ static void chaos_lets_either_overlapping_copy_win(void **state)
 	assert_true(first > 10 && second > 10 && mixed > 10);
 }
 
+enum { ADDS = 200000 };
+
+static void *add_too(void *word)
+{
+	for (unsigned i = 0; i < ADDS; i++)
+		__atomic_fetch_add((uint64_t *)word, 1, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+/* Contract 24: on a window an atomic is one for the application's CPUs too. */
+static void atomics_are_atomic_to_cpus(void **state)
+{
+	struct fx_dma_engine *e[2] = {fx_dma_cpu_create(4), fx_dma_chaos_create(4, 0, 1)};
+	_Alignas(64) uint64_t word = 0;
+	pthread_t t;
+
+	(void)state;
+	assert_int_equal(pthread_create(&t, NULL, add_too, &word), 0);
+	for (unsigned i = 0; i < ADDS; i++) {
+		struct fx_dma_atomic a = {.swap_add = UINT64_C(1) << 32};
+		struct fx_dma d = {.win = (uint8_t *)&word, .local = (uint8_t *)&a, .len = 8, .to_window = true,
+				   .op = FX_DMA_FETCH_ADD};
+		struct fx_dma_done done[1];
+
+		assert_int_equal(e[i % 2]->ops->submit(e[i % 2], &d, 1), 1);
+		assert_int_equal(drain(e[i % 2], done, 1), 1);
+		assert_int_equal(done[0].err, 0);
+		assert_int_equal(a.original >> 32, i);
+	}
+	pthread_join(t, NULL);
+	assert_int_equal(word, (uint64_t)ADDS << 32 | ADDS);
+	for (unsigned i = 0; i < 2; i++) {
+		struct fx_dma_atomic a = {.compare = word, .swap_add = 3};
+		struct fx_dma d = {.win = (uint8_t *)&word + 4, .local = (uint8_t *)&a, .len = 8, .to_window = true,
+				   .op = FX_DMA_COMPARE_SWAP};
+		struct fx_dma_done done[1];
+
+		e[i]->ops->submit(e[i], &d, 1);
+		assert_int_equal(drain(e[i], done, 1), 1);
+		assert_int_equal(done[0].err, -EFAULT); /* not aligned */
+		e[i]->ops->destroy(e[i]);
+	}
+	assert_int_equal(word, (uint64_t)ADDS << 32 | ADDS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(atomics_are_atomic_to_cpus),
 		cmocka_unit_test(cpu_copies_every_length_and_alignment),
 		cmocka_unit_test(cpu_bounds_what_is_not_polled),
 		cmocka_unit_test(cpu_merges_neighbours),

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Reading and writing an application's memory through /proc/PID/mem.
+ *
+ * Room: memory. May use: memory/space.h. Called on the helper threads of engine_slow.c only: any call may take as long
+ * as the application pleases.
+ */
+#include <errno.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "memory/engine.h"
+#include "memory/space.h"
+
+enum { FX_TRIES = 200 };
+
+/*
+ * Should a transfer that failed be tried again? Where userfaultfd holds a page back, this access fails at once
+ * instead of waiting as the application's own would: so it does while the page is being converted.
+ */
+static bool try_again(const struct fx_space *s, int *tries)
+{
+	const struct timespec pause = {.tv_nsec = 500000};
+
+	if (errno == EINTR)
+		return true;
+	if (errno != EIO || ++*tries > FX_TRIES || atomic_load(&s->closing))
+		return false;
+	nanosleep(&pause, NULL);
+	return true;
+}
+
+/* One piece of a transfer in the system call. 0 or -EFAULT. */
+int fx_space_transfer(const struct fx_space *s, uint8_t *bounce, uint64_t addr, size_t len, bool to_window)
+{
+	int tries = 0;
+
+	while (len) {
+		ssize_t n = to_window ? pwrite(s->mem, bounce, len, (off_t)addr)
+				      : pread(s->mem, bounce, len, (off_t)addr);
+
+		if (n < 0 && try_again(s, &tries))
+			continue;
+		if (n <= 0)
+			return -EFAULT; /* 0: the address space is no more */
+		bounce += n;
+		addr += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+int fx_space_atomic(const struct fx_space *s, uint64_t addr, uint8_t op, struct fx_dma_atomic *a)
+{
+	uint64_t word;
+
+	if (fx_space_transfer(s, (uint8_t *)&word, addr, sizeof(word), false))
+		return -EFAULT;
+	a->original = word;
+	if (op == FX_DMA_COMPARE_SWAP && word != a->compare)
+		return 0;
+	word = op == FX_DMA_COMPARE_SWAP ? a->swap_add : word + a->swap_add;
+	return fx_space_transfer(s, (uint8_t *)&word, addr, sizeof(word), true);
+}
