@@ -301,7 +301,14 @@ static bool over(const struct fx_qp *qp, const struct fx_wqe *w, uint8_t *status
 	return qp->state == FX_QPS_ERR && !w->refs && !qp->resp.n;
 }
 
-void fx_completer_retire(struct fx_tp *tp, struct fx_qp *qp)
+/* In SQD: is everything that was begun over? */
+static void look_drained(struct fx_tp *tp, struct fx_qp *qp)
+{
+	if (qp->una.index == qp->post_index || fx_wqe_at(&qp->una)->psn == FX_PSN_NONE)
+		fx_qp_drained(tp, qp);
+}
+
+static void retire(struct fx_tp *tp, struct fx_qp *qp)
 {
 	uint8_t status;
 
@@ -323,6 +330,13 @@ void fx_completer_retire(struct fx_tp *tp, struct fx_qp *qp)
 		if (status && qp->state != FX_QPS_ERR)
 			fx_qp_error(tp, qp, "a completion with an error");
 	}
+}
+
+void fx_completer_retire(struct fx_tp *tp, struct fx_qp *qp)
+{
+	retire(tp, qp);
+	if (qp->draining)
+		look_drained(tp, qp);
 }
 
 /* ---- timers ---- */

@@ -9,7 +9,7 @@
 
 #include "transport/qp.h"
 
-enum { IBV_EVENT_CQ_ERROR = 0, IBV_EVENT_QP_FATAL_ERROR = 1 };
+enum { IBV_EVENT_CQ_ERROR = 0, IBV_EVENT_QP_FATAL_ERROR = 1, IBV_EVENT_SQ_DRAINED = 5 };
 
 struct fx_qp *fx_qp_create(const struct fx_qp_cfg *cfg)
 {
@@ -67,7 +67,7 @@ void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct
 void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp)
 {
 	qp->state = FX_QPS_ERR;
-	qp->rnr_wait = false;
+	qp->rnr_wait = qp->draining = false;
 	qp->cut_err = 0;
 	fx_touch(tp, qp);
 	fx_timer_set(tp, qp, tp->now + FX_FLUSH_PERIOD);
@@ -85,6 +85,13 @@ void fx_qp_error(struct fx_tp *tp, struct fx_qp *qp, const char *why)
 		tp->cfg.env.event(tp->cfg.env.arg, qp, IBV_EVENT_QP_FATAL_ERROR);
 }
 
+void fx_qp_drained(struct fx_tp *tp, struct fx_qp *qp)
+{
+	qp->draining = false;
+	if (qp->attr.en_sqd_async_notify && tp->cfg.env.event)
+		tp->cfg.env.event(tp->cfg.env.arg, qp, IBV_EVENT_SQ_DRAINED);
+}
+
 /* Out of every list and timer; what is queued has no effect any more. */
 static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
 {
@@ -96,7 +103,7 @@ static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
 	qp->natomics = 0;
 	qp->nak_want = 0;
 	qp->ack_want = qp->nak_sent = qp->dead_end = qp->have_rwqe = false;
-	qp->rnr_wait = qp->rewound = false;
+	qp->rnr_wait = qp->rewound = qp->draining = false;
 	qp->cut_err = qp->retries = qp->rnr_retries = 0;
 	qp->rd_n = 0;
 	qp->msg_flags = qp->msg_off = qp->msn = 0;

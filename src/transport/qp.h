@@ -148,6 +148,7 @@ struct fx_qp {
 	uint8_t cut_err;	/* status the WQE at `cur` will fail with */
 	bool staging;		/* a packet is being gathered; nothing may overtake it */
 	bool rnr_wait;
+	bool draining;		/* SQD, and what was begun is not over */
 	bool on_run, on_acks, on_touched;
 	uint8_t mtu_shift;
 	uint32_t qpn, dest_qpn, pd;
@@ -295,6 +296,7 @@ void fx_sges_skip(const struct fx_sge *sge, uint32_t nsge, uint32_t *i, uint32_t
 void fx_qp_error(struct fx_tp *tp, struct fx_qp *qp, const char *why);
 void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp);
 void fx_qp_reset(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index, uint32_t rq_index);
+void fx_qp_drained(struct fx_tp *tp, struct fx_qp *qp);
 void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct fx_cqe *cqe);
 
 /* ---- transport.c ---- */

@@ -58,11 +58,17 @@ bool fx_requester_ready(struct fx_qp *qp)
 {
 	struct fx_wqe *w;
 
-	if (qp->cur.index == qp->post_index || qp->state != FX_QPS_RTS || qp->cut_err || qp->staging || qp->rnr_wait)
+	bool stops = qp->state == FX_QPS_SQD;
+
+	if (qp->cur.index == qp->post_index || (qp->state != FX_QPS_RTS && !stops) || qp->cut_err || qp->staging ||
+	    qp->rnr_wait)
 		return false;
 	if (!window_left(qp))
 		return false;
 	w = fx_wqe_at(&qp->cur);
+	/* a queue that drains finishes what it began, also again, and begins nothing (10.3.1.5) */
+	if (stops && w->psn == FX_PSN_NONE)
+		return false;
 	/* a fence waits until the READs and atomics before it are in memory (10.8.3.3): it may send what they fetched */
 	if ((w->flags & FX_WRF_FENCE) && qp->cut_off == 0) {
 		reads_done(qp);

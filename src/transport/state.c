@@ -162,6 +162,9 @@ int fx_qp_modify(struct fx_tp *tp, struct fx_qp *qp, const struct fx_qp_attr *at
 
 	if (to >= FX_QPS_N || !allowed(qp, to, mask))
 		return EINVAL;
+	/* while it drains, what its packets are made of stays as it is (10.3.1.5) */
+	if (qp->draining && to != FX_QPS_RESET && to != FX_QPS_ERR)
+		return EINVAL;
 	if (mask & FX_QPA_CUR_STATE && attr->cur_qp_state != qp->state)
 		return EINVAL;
 	if (!in_range(attr, mask, path))
@@ -175,6 +178,13 @@ int fx_qp_modify(struct fx_tp *tp, struct fx_qp *qp, const struct fx_qp_attr *at
 		return 0;
 	}
 	apply(qp, attr, mask, path);
+	if (to == FX_QPS_SQD && qp->state == FX_QPS_RTS) {
+		qp->attr.en_sqd_async_notify = mask & FX_QPA_SQD_NOTIFY && attr->en_sqd_async_notify;
+		qp->state = FX_QPS_SQD;
+		qp->draining = true;
+		fx_completer_retire(tp, qp); /* it may be drained already */
+		return 0;
+	}
 	qp->state = (uint8_t)to;
 	if (to == FX_QPS_RTS)
 		fx_run(tp, qp);
@@ -185,6 +195,7 @@ void fx_qp_query(const struct fx_qp *qp, struct fx_qp_attr *attr)
 {
 	*attr = qp->attr;
 	attr->qp_state = attr->cur_qp_state = qp->state;
+	attr->sq_draining = qp->draining;
 	attr->max_send_wr = qp->cfg.max_send_wr;
 	attr->max_recv_wr = qp->cfg.max_recv_wr;
 	attr->max_send_sge = qp->cfg.max_send_sge;

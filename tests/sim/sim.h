@@ -201,6 +201,7 @@ struct host {
 	uint64_t app_at;
 	const char *trouble;
 	unsigned events;
+	uint8_t last_event; /* enum ibv_event_type */
 };
 
 struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg);

@@ -31,9 +31,11 @@ enum { INIT = 1, RTR = 2, RTS = 3 };
 
 static void on_event(void *arg, struct fx_qp *qp, uint8_t type)
 {
+	struct host *h = arg;
+
 	(void)qp;
-	(void)type;
-	((struct host *)arg)->events++;
+	h->events++;
+	h->last_event = type;
 }
 
 static void on_trouble(void *arg, struct fx_qp *qp, const char *why)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * QPs through their states under traffic: error and what it flushes, reset and what it forgets.
+ * QPs through their states under traffic: error and what it flushes, reset and what it forgets, the drain of a send
+ * queue.
  *
  * Room: tests/sim. May use: cmocka.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,7 +15,9 @@
 
 #include "pair.h"
 
-enum { RESET = 0, ERR = 6 };
+enum { RESET = 0, RTS = 3, SQD = 4, ERR = 6 };
+enum { SQ_DRAINED = 5, QP_FATAL = 1 }; /* events */
+enum { M_STATE = 1 << 0, M_SQD_NOTIFY = 1 << 2, M_TIMEOUT = 1 << 9, M_RD_ATOMIC = 1 << 13 };
 
 static void test_flush(void **state)
 {
@@ -98,12 +102,138 @@ static void test_reset_and_reuse(void **state)
 	pair_destroy(p);
 }
 
+static int modify(struct pair *p, struct fx_qp_attr attr, uint32_t mask)
+{
+	int err = fx_qp_modify(p->h[0]->tp, p->q[0]->core, &attr, mask, NULL, 0, 0);
+
+	host_rouse(p->h[0], p->s->now);
+	return err;
+}
+
+static int drain(struct pair *p)
+{
+	return modify(p, (struct fx_qp_attr){.qp_state = SQD, .en_sqd_async_notify = 1}, M_STATE | M_SQD_NOTIFY);
+}
+
+static struct fx_qp_attr query(struct pair *p)
+{
+	struct fx_qp_attr attr;
+
+	fx_qp_query(p->q[0]->core, &attr);
+	return attr;
+}
+
+static enum pair_fate drop_some(struct pair *p, unsigned from, const struct fx_bth *bth)
+{
+	(void)from;
+	(void)bth;
+	return p->count++ % 13 == 6 ? DROP : PASS;
+}
+
+enum { WRITES = 5, BYTES = 60000, PACKETS = 59 }; /* more than a window holds */
+
+/* What was begun ends, whatever is lost; nothing is begun; and it goes on where it stopped. */
+static void drain_in_traffic(struct pair *p)
+{
+	unsigned begun;
+
+	pair_fill(p, 0, 0, BYTES, 1);
+	for (unsigned i = 0; i < WRITES; i++)
+		pair_post(p, 0, FX_WR_WRITE, 0, BYTES, i * BYTES);
+	pair_run(p, 4 * US);
+	assert_int_equal(drain(p), 0);
+	assert_int_equal(query(p).qp_state, SQD);
+	assert_int_equal(query(p).sq_draining, 1);
+	/* not before it is drained */
+	assert_int_equal(modify(p, (struct fx_qp_attr){.qp_state = RTS}, M_STATE), EINVAL);
+	assert_int_equal(modify(p, (struct fx_qp_attr){.timeout = 9}, M_TIMEOUT), EINVAL);
+	pair_post(p, 0, FX_WR_FETCH_ADD, 400000, 8, 400000);
+	assert_int_equal(p->h[0]->events, 0);
+	pair_run(p, 100 * MS);
+	begun = p->n[0];
+	assert_in_range(begun, 1, 3);
+	assert_int_equal(p->h[0]->events, 1);
+	assert_int_equal(p->h[0]->last_event, SQ_DRAINED);
+	assert_int_equal(query(p).sq_draining, 0);
+	assert_int_equal(query(p).en_sqd_async_notify, 1);
+	assert_int_equal(fx_psn_diff(pair_info(p, 0).next_psn, 0xfffff0), begun * PACKETS);
+	pair_check_blank(p, 1, begun * BYTES, PAIR_MEM - begun * BYTES);
+	/* the answering side goes on all the while */
+	pair_post(p, 1, FX_WR_WRITE, 500000, 100, 500000);
+	pair_run(p, 20 * MS);
+	pair_expect(p, 1, FX_WC_RDMA_WRITE, 0, FX_WC_SUCCESS);
+	assert_int_equal(modify(p, (struct fx_qp_attr){.timeout = 9, .max_rd_atomic = 2}, M_TIMEOUT | M_RD_ATOMIC), 0);
+	assert_int_equal(query(p).timeout, 9);
+	assert_int_equal(modify(p, (struct fx_qp_attr){.qp_state = RTS}, M_STATE), 0);
+	pair_run(p, 100 * MS);
+	for (unsigned i = 0; i < WRITES; i++) {
+		pair_expect(p, 0, FX_WC_RDMA_WRITE, i, FX_WC_SUCCESS);
+		pair_check(p, 1, i * BYTES, BYTES, 1);
+	}
+	pair_expect(p, 0, FX_WC_FETCH_ADD, WRITES, FX_WC_SUCCESS);
+	assert_int_equal(p->h[0]->events, 1);
+}
+
+static void test_drain(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		const struct pair_opt opt = {.chaos = i & 1};
+		struct pair *p = pair_create(&opt);
+
+		if (i & 2)
+			p->fate = drop_some;
+		drain_in_traffic(p);
+		pair_destroy(p);
+	}
+}
+
+/* Nothing under way: drained at once, and said only to who asked. */
+static void test_drain_idle(void **state)
+{
+	struct pair *p = pair_create(NULL);
+
+	(void)state;
+	assert_int_equal(drain(p), 0);
+	pair_run(p, 10 * US);
+	assert_int_equal(p->h[0]->last_event, SQ_DRAINED);
+	assert_int_equal(modify(p, (struct fx_qp_attr){.qp_state = RTS}, M_STATE), 0);
+	assert_int_equal(modify(p, (struct fx_qp_attr){.qp_state = SQD}, M_STATE), 0);
+	pair_run(p, 10 * US);
+	assert_int_equal(p->h[0]->events, 1);
+	assert_int_equal(query(p).sq_draining, 0);
+	pair_destroy(p);
+}
+
+/* A drain that fails is an error and not drained. */
+static void test_drain_fails(void **state)
+{
+	struct pair *p = pair_create(NULL);
+
+	(void)state;
+	p->cut[1] = true;
+	pair_post(p, 0, FX_WR_WRITE, 0, 100, 0);
+	pair_run(p, 5 * US);
+	assert_int_equal(drain(p), 0);
+	pair_post(p, 0, FX_WR_WRITE, 0, 100, 0);
+	pair_run(p, 50 * MS);
+	pair_expect(p, 0, FX_WC_RDMA_WRITE, 0, FX_WC_RETRY_EXC_ERR);
+	pair_expect(p, 0, FX_WC_RDMA_WRITE, 1, FX_WC_WR_FLUSH_ERR);
+	assert_int_equal(p->h[0]->events, 1);
+	assert_int_equal(p->h[0]->last_event, QP_FATAL);
+	assert_int_equal(query(p).sq_draining, 0);
+	pair_destroy(p);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_flush),
 		cmocka_unit_test(test_flush_half_received),
 		cmocka_unit_test(test_reset_and_reuse),
+		cmocka_unit_test(test_drain),
+		cmocka_unit_test(test_drain_idle),
+		cmocka_unit_test(test_drain_fails),
 	};
 
 	return cmocka_run_group_tests_name("sim_states", tests, NULL, NULL);
