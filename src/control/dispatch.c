@@ -23,6 +23,8 @@ static const struct request {
 	[FX_MSG_REG_MR_DONE] = {"REG_MR_DONE", sizeof(struct fx_reg_mr_done_req), sizeof(struct fx_reg_mr_done_rep),
 				HOST, fx_reg_mr_done},
 	[FX_MSG_DEREG_MR] = {"DEREG_MR", HANDLE, sizeof(struct fx_handle_rep), HOST, fx_dereg_mr},
+	[FX_MSG_CREATE_CHANNEL] = {"CREATE_CHANNEL", HANDLE, sizeof(struct fx_handle_rep), HOST, fx_create_channel},
+	[FX_MSG_DESTROY_CHANNEL] = {"DESTROY_CHANNEL", HANDLE, sizeof(struct fx_handle_rep), HOST, fx_destroy_channel},
 	[FX_MSG_CREATE_CQ] = {"CREATE_CQ", sizeof(struct fx_create_cq_req), sizeof(struct fx_handle_rep), HOST,
 			      fx_create_cq},
 	[FX_MSG_DESTROY_CQ] = {"DESTROY_CQ", HANDLE, sizeof(struct fx_handle_rep), HOST, fx_destroy_cq},
