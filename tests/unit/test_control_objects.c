@@ -115,7 +115,7 @@ static void foreign_handles(void **state)
 
 	assert_int_equal(simple(&b, FX_MSG_ALLOC_PD, 0, &pd), 0);
 	assert_int_equal(make_cq(&b, b.hello.heap_off, 4, &cq), 0);
-	const uint32_t wrong[] = {s.pd, s.cq, s.qp.qp, s.mr, 0, 0xffffffff, s.qp.qpn, s.key, pd ^ 1 << 31};
+	const uint32_t wrong[] = {s.pd, s.cq, s.qp.qp, s.mr, 0, 0xffffffff, s.qp.qpn, s.key, pd ^ 1u << 31};
 
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		uint32_t h = wrong[i];
