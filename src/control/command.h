@@ -19,6 +19,8 @@ enum fx_cmd_op {
 	FX_CMD_CTX_ADD,	   /* poll this context's pipe */
 	FX_CMD_CTX_DEL,	   /* and no more: its memory goes away next */
 	FX_CMD_CTX_BROKEN, /* from the worker: the pipe contradicts itself, the context has to go */
+	FX_CMD_CQ_ADD,	   /* data: struct fx_cq; from now on it may be armed */
+	FX_CMD_CQ_DEL,	   /* data: the same; none of its events is under way after it */
 	FX_CMD_QP_ATTACH,
 	FX_CMD_QP_MODIFY, /* data: struct fx_cmd_modify */
 	FX_CMD_QP_QUERY,  /* data: struct fx_cmd_modify, its attr, gen filled in */
@@ -69,7 +71,11 @@ struct fx_cmd_modify {
 	X(graces, "grace periods")                                                                           \
 	X(commands, "commands of the control thread")                                                        \
 	X(late_commands, "commands that gave up waiting for a pipe index that never came")                   \
-	X(events, "events delivered to applications")
+	X(arms, "times completion queues were armed")                                                        \
+	X(bad_arms, "of these for what is no CQ, or not any more: passed over")                              \
+	X(comp_events, "completion events delivered to applications")                                        \
+	X(async_events, "asynchronous events delivered to applications")                                     \
+	X(events_lost, "events that found no room because the application took none")
 
 struct fx_worker_counters {
 #define X(name, text) uint64_t name;
@@ -94,23 +100,16 @@ struct fx_cmd_snapshot {
 	struct fx_qp_info info[FX_SNAP_QPS];
 };
 
-/* Events of a context, as their producer sees them: the worker's. */
-struct fx_event_tx {
-	struct fx_event *ring;
-	uint32_t shift;
-	uint32_t pi;
-	int wake; /* write end, O_NONBLOCK */
-};
-
 /* A context, as its worker sees it. The control thread fills in the first part before CTX_ADD. */
 struct fx_wctx {
 	uint32_t id;
 	struct fx_pipe_rx pipe;
-	int kick; /* eventfd; the application writes it */
-	struct fx_event_tx events;
-	struct fx_cmd broken; /* sent to the control thread once */
+	int kick;		   /* eventfd; the application writes it */
+	struct fx_event_tx events; /* the worker is their producer */
+	struct fx_cmd broken;	   /* sent to the control thread once */
 	/* the worker's */
 	uint32_t slot;
+	uint32_t ncqs; /* that may be armed */
 	bool dead;
 };
 

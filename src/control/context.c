@@ -20,7 +20,9 @@ enum { PAGE = 4096, STALL_S = 5 };
 #define PIPE_OFF UINT64_C(0)
 #define PIPE_BYTES (sizeof(struct fx_pipe_head) + ((uint64_t)FX_SLOT_SIZE << FX_PIPE_SHIFT))
 #define EVENT_OFF ((PIPE_OFF + PIPE_BYTES + PAGE - 1) / PAGE * PAGE)
-#define HEAP_OFF ((EVENT_OFF + (sizeof(struct fx_event) << FX_EVENT_SHIFT) + PAGE - 1) / PAGE * PAGE)
+#define EVENT_BYTES (sizeof(struct fx_event_head) + (sizeof(struct fx_event) << FX_EVENT_SHIFT))
+#define HEAP_OFF ((EVENT_OFF + EVENT_BYTES + PAGE - 1) / PAGE * PAGE)
+static_assert(1u << FX_EVENT_SHIFT >= 2 * FX_LIMIT_CQ, "asynchronous events leave room for one of every CQ");
 
 void *fx_arena(struct fx_ctx *ctx, uint64_t off, uint64_t len)
 {
@@ -67,7 +69,8 @@ static int make_wctx(struct fx_ctx *ctx)
 		.pipe = {.head = (struct fx_pipe_head *)(ctx->arena + PIPE_OFF),
 			 .slots = ctx->arena + PIPE_OFF + sizeof(struct fx_pipe_head),
 			 .shift = FX_PIPE_SHIFT},
-		.events = {.ring = (struct fx_event *)(ctx->arena + EVENT_OFF),
+		.events = {.head = (struct fx_event_head *)(ctx->arena + EVENT_OFF),
+			   .ring = (struct fx_event *)(ctx->arena + EVENT_OFF + sizeof(struct fx_event_head)),
 			   .shift = FX_EVENT_SHIFT,
 			   .wake = ctx->wake[1]},
 		.broken = {.op = FX_CMD_CTX_BROKEN, .done = pipe_broken, .arg = ctx},
@@ -303,12 +306,10 @@ static void reap_memory(struct fx_grace *g)
 
 	while (ctx->objs[FX_OBJ_MR])
 		fx_mr_free((struct fx_mro *)ctx->objs[FX_OBJ_MR]);
-	while (ctx->objs[FX_OBJ_CQ]) {
-		struct fx_cqo *cq = (struct fx_cqo *)ctx->objs[FX_OBJ_CQ];
-
-		fx_obj_del(&cq->obj);
-		free(cq);
-	}
+	while (ctx->objs[FX_OBJ_CQ])
+		fx_cq_free((struct fx_cqo *)ctx->objs[FX_OBJ_CQ]);
+	while (ctx->objs[FX_OBJ_CHANNEL])
+		fx_channel_free((struct fx_channelo *)ctx->objs[FX_OBJ_CHANNEL]);
 	while (ctx->objs[FX_OBJ_PD]) {
 		struct fx_pdo *pd = (struct fx_pdo *)ctx->objs[FX_OBJ_PD];
 

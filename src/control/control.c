@@ -10,6 +10,7 @@
 
 static const uint32_t table_sizes[FX_OBJ_KINDS] = {
 	[FX_OBJ_PD] = FX_LIMIT_PD,
+	[FX_OBJ_CHANNEL] = FX_LIMIT_CHANNEL,
 	[FX_OBJ_CQ] = FX_LIMIT_CQ,
 	[FX_OBJ_QP] = FX_LIMIT_QP,
 	[FX_OBJ_MR] = FX_LIMIT_MR,
@@ -137,6 +138,7 @@ void fx_control_usage(const struct fx_control *ctl, struct fx_control_usage *u)
 		.clients = ctl->nclients,
 		.contexts = ctl->ctxs.used,
 		.pds = ctl->objs[FX_OBJ_PD].used,
+		.channels = ctl->objs[FX_OBJ_CHANNEL].used,
 		.cqs = ctl->objs[FX_OBJ_CQ].used,
 		.qps = ctl->objs[FX_OBJ_QP].used,
 		.mrs = ctl->objs[FX_OBJ_MR].used,

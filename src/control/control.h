@@ -21,6 +21,7 @@ enum {
 	FX_LIMIT_QP = 16384,
 	FX_LIMIT_QP_WR = 65536,
 	FX_LIMIT_CQ = 16384,
+	FX_LIMIT_CHANNEL = 4096, /* a descriptor of the core's each */
 	FX_LIMIT_CQE_SHIFT = 22,
 	FX_LIMIT_MR = 131072,
 	FX_LIMIT_PD = 16384,
@@ -28,7 +29,7 @@ enum {
 	FX_LIMIT_RQ_SHIFT = 20,
 	FX_LIMIT_AH = 65536,
 	FX_PIPE_SHIFT = 11,  /* slots of a context's send pipe */
-	FX_EVENT_SHIFT = 12, /* records of its event ring */
+	FX_EVENT_SHIFT = 15, /* records of its event ring: half of it has room for one of every CQ */
 };
 #define FX_LIMIT_MR_SIZE (UINT64_C(1) << 46)
 #define FX_ARENA_SIZE (UINT64_C(1) << 30) /* address space: the pages are taken on first use */
@@ -93,7 +94,7 @@ void fx_control_destroy(struct fx_control *ctl);
 
 /* For tests, which glance at them from another thread: what is left, what was counted. */
 struct fx_control_usage {
-	uint32_t clients, contexts, pds, cqs, qps, mrs;
+	uint32_t clients, contexts, pds, channels, cqs, qps, mrs;
 };
 void fx_control_usage(const struct fx_control *ctl, struct fx_control_usage *u);
 const struct fx_control_counters *fx_control_counters(const struct fx_control *ctl);

@@ -1,29 +1,60 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Completion queues: a head and a ring in the client's arena, pushed to by one worker.
- * A CQ with no QP left is known to nobody but this room: it goes away at once.
+ * Completion queues: a head and a ring in the client's arena, pushed to by one worker. With a completion channel the
+ * worker knows the CQ by its handle too, so that it can be armed. Without one, a CQ that has no QP left is known to
+ * nobody but this room: it goes away at once.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "control/inside.h"
 
+static void ask_worker(struct fx_client *c, struct fx_cqo *cq, enum fx_cmd_op op,
+		       void (*done)(struct fx_cmd *cmd))
+{
+	cq->obj.going = true; /* until the worker has answered, no other request finds it */
+	c->target = cq;
+	c->cmd = (struct fx_cmd){
+		.op = (uint8_t)op, .done = done, .arg = c, .ctx = c->ctx->wctx, .data = &cq->cq};
+	fx_cmd_send(&c->ctl->mailbox[cq->worker], &c->cmd);
+}
+
+static uint8_t *check_ring(struct fx_client *c, const struct fx_create_cq_req *req)
+{
+	uint8_t *p = NULL;
+
+	if (req->worker >= c->ctl->cfg.workers)
+		fx_refuse(c, -EINVAL, "worker %u: this core has %u", req->worker, c->ctl->cfg.workers);
+	else if (req->shift > FX_LIMIT_CQE_SHIFT)
+		fx_refuse(c, -EINVAL, "a CQ of 2^%u entries is beyond the device's 2^%u", req->shift,
+			  FX_LIMIT_CQE_SHIFT);
+	else
+		p = fx_arena(c->ctx, req->off,
+			     sizeof(struct fx_cq_head) + ((uint64_t)FX_CQE_SIZE << req->shift));
+	if (!p && !c->why[0])
+		fx_refuse(c, -EINVAL, "a CQ of 2^%u entries at %#llx is misaligned or outside of the arena",
+			  req->shift, (unsigned long long)req->off);
+	return p;
+}
+
+static void created(struct fx_cmd *cmd)
+{
+	struct fx_client *c = cmd->arg;
+	struct fx_cqo *cq = c->target;
+
+	cq->obj.going = false;
+	fx_client_reply(c, 0);
+}
+
 int fx_create_cq(struct fx_client *c)
 {
 	const struct fx_create_cq_req *req = &c->req.create_cq;
+	struct fx_channelo *ch = req->channel ? fx_obj_get(c, FX_OBJ_CHANNEL, req->channel) : NULL;
+	uint8_t *p = req->channel && !ch ? NULL : check_ring(c, req);
 	struct fx_cqo *cq;
-	uint8_t *p;
 
-	if (req->worker >= c->ctl->cfg.workers)
-		return fx_refuse(c, -EINVAL, "worker %u: this core has %u", req->worker, c->ctl->cfg.workers);
-	if (req->shift > FX_LIMIT_CQE_SHIFT)
-		return fx_refuse(c, -EINVAL, "a CQ of 2^%u entries is beyond the device's 2^%u", req->shift,
-				 FX_LIMIT_CQE_SHIFT);
-	p = fx_arena(c->ctx, req->off, sizeof(struct fx_cq_head) + ((uint64_t)FX_CQE_SIZE << req->shift));
 	if (!p)
-		return fx_refuse(c, -EINVAL,
-				 "a CQ of 2^%u entries at %#llx is misaligned or outside of the arena",
-				 req->shift, (unsigned long long)req->off);
+		return -EINVAL;
 	cq = calloc(1, sizeof(*cq));
 	if (!cq)
 		return fx_refuse(c, -ENOMEM, "cannot allocate a CQ");
@@ -32,15 +63,38 @@ int fx_create_cq(struct fx_client *c)
 		return fx_refuse(c, -ENOSPC, "this core has no CQ left (it holds %u)", FX_LIMIT_CQ);
 	}
 	cq->worker = req->worker;
+	cq->channel = ch;
 	cq->cq = (struct fx_cq){
 		.head = (struct fx_cq_head *)p,
 		.ring = (struct fx_cqe *)(p + sizeof(struct fx_cq_head)),
 		.shift = req->shift,
 		.handle = cq->obj.handle,
 		.cookie = req->cookie,
+		.wake = ch ? ch->wake : -1,
+		.owner = c->ctx->wctx,
 	};
 	c->rep.handle_rep.handle = cq->obj.handle;
-	return 0;
+	if (!ch)
+		return 0;
+	ch->obj.refs++;
+	ask_worker(c, cq, FX_CMD_CQ_ADD, created);
+	return FX_LATER;
+}
+
+void fx_cq_free(struct fx_cqo *cq)
+{
+	if (cq->channel)
+		cq->channel->obj.refs--;
+	fx_obj_del(&cq->obj);
+	free(cq);
+}
+
+static void destroyed(struct fx_cmd *cmd)
+{
+	struct fx_client *c = cmd->arg;
+
+	fx_cq_free(c->target);
+	fx_client_reply(c, 0);
 }
 
 int fx_destroy_cq(struct fx_client *c)
@@ -53,7 +107,10 @@ int fx_destroy_cq(struct fx_client *c)
 		return fx_refuse(c, -EBUSY, "CQ %#x is used by %u queues: destroy their QPs first",
 				 cq->obj.handle, cq->obj.refs);
 	c->rep.handle_rep.handle = cq->obj.handle;
-	fx_obj_del(&cq->obj);
-	free(cq);
+	if (cq->channel) {
+		ask_worker(c, cq, FX_CMD_CQ_DEL, destroyed);
+		return FX_LATER;
+	}
+	fx_cq_free(cq);
 	return 0;
 }

@@ -10,7 +10,7 @@
  *	dispatch.c	which message is which request, what it must look like
  *	context.c	greeting, arena, and the end of a context
  *	object.c	lists of a context's objects
- *	pd.c mr.c cq.c qp.c path.c	the objects
+ *	pd.c mr.c channel.c cq.c qp.c path.c	the objects
  *	show.c		the JSON document of SHOW
  *
  * All of it runs on the control thread. A request that needs a worker returns FX_LATER and goes on in the
@@ -37,7 +37,7 @@ struct fx_client;
 struct fx_ctx;
 struct fx_space;
 
-enum fx_obj_kind { FX_OBJ_PD, FX_OBJ_CQ, FX_OBJ_QP, FX_OBJ_MR, FX_OBJ_KINDS };
+enum fx_obj_kind { FX_OBJ_PD, FX_OBJ_CHANNEL, FX_OBJ_CQ, FX_OBJ_QP, FX_OBJ_MR, FX_OBJ_KINDS };
 
 struct fx_obj {
 	struct fx_obj *next, **prev; /* in its context's list of its kind */
@@ -52,9 +52,15 @@ struct fx_pdo {
 	struct fx_obj obj;
 };
 
+struct fx_channelo {
+	struct fx_obj obj;
+	int wake; /* write end of its pipe, O_NONBLOCK */
+};
+
 struct fx_cqo {
 	struct fx_obj obj;
 	struct fx_cq cq;
+	struct fx_channelo *channel; /* NULL: its worker does not know it by handle */
 	uint32_t worker;
 };
 
@@ -235,6 +241,8 @@ int fx_dealloc_pd(struct fx_client *c);
 int fx_reg_mr(struct fx_client *c);
 int fx_reg_mr_done(struct fx_client *c);
 int fx_dereg_mr(struct fx_client *c);
+int fx_create_channel(struct fx_client *c);
+int fx_destroy_channel(struct fx_client *c);
 int fx_create_cq(struct fx_client *c);
 int fx_destroy_cq(struct fx_client *c);
 int fx_create_qp(struct fx_client *c);
@@ -245,6 +253,8 @@ int fx_query_port(struct fx_client *c);
 int fx_show(struct fx_client *c);
 
 /* ---- for the end of a context ---- */
+void fx_channel_free(struct fx_channelo *ch);
+void fx_cq_free(struct fx_cqo *cq); /* its worker does not know it any more */
 void fx_mr_unpublish(struct fx_mro *mr);
 void fx_mr_free(struct fx_mro *mr);   /* after a grace period */
 void fx_qp_forget(struct fx_qpo *qp); /* the worker has freed its QP */

@@ -21,6 +21,8 @@ enum fx_msg_op {
 	FX_MSG_REG_MR,	   /* step 1: reply says which ranges to convert, with a memfd each */
 	FX_MSG_REG_MR_DONE, /* step 2: what was converted; reply has the keys */
 	FX_MSG_DEREG_MR,
+	FX_MSG_CREATE_CHANNEL, /* completion channel: reply has the read end of its pipe */
+	FX_MSG_DESTROY_CHANNEL,
 	FX_MSG_CREATE_CQ,
 	FX_MSG_DESTROY_CQ,
 	FX_MSG_CREATE_QP,
@@ -80,7 +82,7 @@ struct fx_hello_rep {
 	uint64_t pipe_off; /* the context's send pipe for worker 0: struct fx_pipe_head, then slots */
 	uint32_t pipe_shift;
 	uint32_t event_shift;
-	uint64_t event_off;
+	uint64_t event_off; /* struct fx_event_head, then records */
 	uint64_t heap_off; /* from here to arena_size the host allocates as it likes */
 	uint32_t ctx;	   /* context number, as flexinsctl shows it */
 	uint32_t have_uffd; /* 1: the last fd is a userfaultfd device */
@@ -89,7 +91,7 @@ struct fx_hello_rep {
 	char core[FX_VERSION_LEN]; /* the core's name */
 };
 
-struct fx_handle_req { /* ALLOC_PD (0), DEALLOC_PD, DEREG_MR (by MR handle), DESTROY_CQ, QUERY_PORT (port number), SHOW */
+struct fx_handle_req { /* ALLOC_PD (0), DEALLOC_PD, DEREG_MR (by MR handle), *_CHANNEL, DESTROY_CQ, QUERY_PORT (port number), SHOW */
 	struct fx_msg_head head;
 	uint32_t handle;
 	uint32_t rsvd;
@@ -151,6 +153,8 @@ struct fx_create_cq_req {
 	uint32_t shift;
 	uint32_t worker;
 	uint64_t cookie;
+	uint32_t channel; /* 0: none, and it cannot be armed */
+	uint32_t rsvd;
 };
 
 enum fx_qp_type { FX_QPT_RC = 2, FX_QPT_UC = 3, FX_QPT_UD = 4 }; /* as enum ibv_qp_type */

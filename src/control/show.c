@@ -6,7 +6,7 @@
  *  "device": {name, guid, max_qp, ...},
  *  "ports": [{port, name, driver, state, mac, mtu, frame_limit, max_segs, header_only, loopback, icrc,
  *             netdev, gids: [{index, gid, type, netdev}], counters: {...}}],
- *  "contexts": [{ctx, pid, uid, program, version, pds, cqs, qps, mrs}],
+ *  "contexts": [{ctx, pid, uid, program, version, pds, channels, cqs, qps, mrs}],
  *  "qps": [{qpn, ctx, type, state, dest_qpn, mtu, sq_psn, una_psn, ...}],
  *  "mrs": [{mr, ctx, pd, iova, length, access, window, bytes: {slow, converted, shared}}],
  *  "counters": {control: {...}, transport: {...}, drops: {...}, workers: [{...}]},
@@ -177,11 +177,12 @@ static json_t *text(const char *s)
 
 static json_t *context(const struct fx_ctx *ctx)
 {
-	return json_pack("{s:I s:I s:I s:o s:o s:I s:I s:I s:I}", "ctx", (json_int_t)fx_handle_index(ctx->id),
-			 "pid", (json_int_t)ctx->pid, "uid", (json_int_t)ctx->uid, "program",
-			 text(ctx->program), "version", text(ctx->version), "pds",
-			 (json_int_t)ctx->nobjs[FX_OBJ_PD], "cqs", (json_int_t)ctx->nobjs[FX_OBJ_CQ], "qps",
-			 (json_int_t)ctx->nobjs[FX_OBJ_QP], "mrs", (json_int_t)ctx->nobjs[FX_OBJ_MR]);
+	return json_pack("{s:I s:I s:I s:o s:o s:I s:I s:I s:I s:I}", "ctx",
+			 (json_int_t)fx_handle_index(ctx->id), "pid", (json_int_t)ctx->pid, "uid",
+			 (json_int_t)ctx->uid, "program", text(ctx->program), "version", text(ctx->version),
+			 "pds", (json_int_t)ctx->nobjs[FX_OBJ_PD], "channels",
+			 (json_int_t)ctx->nobjs[FX_OBJ_CHANNEL], "cqs", (json_int_t)ctx->nobjs[FX_OBJ_CQ],
+			 "qps", (json_int_t)ctx->nobjs[FX_OBJ_QP], "mrs", (json_int_t)ctx->nobjs[FX_OBJ_MR]);
 }
 
 static json_t *mr(const struct fx_mro *m)

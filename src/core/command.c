@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "control/table.h"
 #include "core/inside.h"
 
 enum { LATER = 1 };
@@ -27,7 +28,7 @@ static void defer(struct fx_cmd **list, struct fx_cmd *cmd)
 	*list = cmd;
 }
 
-/* ---- contexts ---- */
+/* ---- contexts and their CQs ---- */
 
 static int ctx_add(struct fx_worker *w, struct fx_cmd *cmd)
 {
@@ -45,10 +46,33 @@ static int ctx_add(struct fx_worker *w, struct fx_cmd *cmd)
 	return 0;
 }
 
+static int cq_add(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_cq *cq = cmd->data;
+
+	w->cqs[fx_handle_index(cq->handle)] = cq;
+	cmd->ctx->ncqs++;
+	return 0;
+}
+
+static int cq_del(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_cq *cq = cmd->data;
+
+	w->cqs[fx_handle_index(cq->handle)] = NULL;
+	cmd->ctx->ncqs--;
+	return 0;
+}
+
 static int ctx_del(struct fx_worker *w, struct fx_cmd *cmd)
 {
 	struct fx_wctx *ctx = cmd->ctx;
 
+	for (uint32_t i = 1; ctx->ncqs && i <= FX_LIMIT_CQ; i++)
+		if (w->cqs[i] && w->cqs[i]->owner == ctx) {
+			w->cqs[i] = NULL;
+			ctx->ncqs--;
+		}
 	fx_wait_del(w, ctx->kick);
 	ctx->dead = true;
 	w->ctx[ctx->slot] = w->ctx[--w->nctx];
@@ -143,9 +167,10 @@ static int snapshot(struct fx_worker *w, struct fx_cmd *cmd)
 }
 
 static int (*const run[FX_CMD_OPS])(struct fx_worker *w, struct fx_cmd *cmd) = {
-	[FX_CMD_CTX_ADD] = ctx_add,	[FX_CMD_CTX_DEL] = ctx_del,   [FX_CMD_QP_ATTACH] = qp_attach,
-	[FX_CMD_QP_MODIFY] = qp_modify, [FX_CMD_QP_QUERY] = qp_query, [FX_CMD_QP_DETACH] = qp_detach,
-	[FX_CMD_GRACE] = grace,		[FX_CMD_SNAPSHOT] = snapshot,
+	[FX_CMD_CTX_ADD] = ctx_add,   [FX_CMD_CTX_DEL] = ctx_del,     [FX_CMD_CQ_ADD] = cq_add,
+	[FX_CMD_CQ_DEL] = cq_del,     [FX_CMD_QP_ATTACH] = qp_attach, [FX_CMD_QP_MODIFY] = qp_modify,
+	[FX_CMD_QP_QUERY] = qp_query, [FX_CMD_QP_DETACH] = qp_detach, [FX_CMD_GRACE] = grace,
+	[FX_CMD_SNAPSHOT] = snapshot,
 };
 
 /* Entries of the pipe that the command has to wait for; more than the pipe holds is a lie. */

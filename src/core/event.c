@@ -1,27 +1,59 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Records into the applications' event rings, and the wake that goes with them (contract 25). The ring is the
- * application's own memory: one that does not read it only loses its own oldest events.
+ * Arms of completion queues, records into the applications' event rings, and the wake that goes with them (contracts
+ * 25 and 26). The ring is the application's own memory: one that does not read it only loses events of its own.
  */
 #include <errno.h>
 #include <string.h>
 
+#include "control/table.h"
 #include "core/inside.h"
 
 enum { EV_CQ_ERR = 0 }; /* enum ibv_event_type */
 
-static void put(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_event *ev)
+/* True: the application is told, or awake; one that has closed its end does not listen (EPIPE). */
+static bool tell(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_event *ev, int wake, uint32_t size)
 {
-	struct fx_event_tx *t = &ctx->events;
-	struct fx_event *e = &t->ring[t->pi & ((1u << t->shift) - 1)];
-
-	memcpy(e, ev, sizeof(*e) - 1);
-	fx_store8_release(&e->phase, fx_phase(t->pi, t->shift));
-	t->pi++;
-	w->n.events++;
-	if (write(t->wake, "", 1) < 0)
-		return; /* EAGAIN: it is awake; EPIPE: it is gone */
+	if (ctx->dead)
+		return false;
+	if (!fx_event_put(&ctx->events, ev, size)) {
+		w->n.events_lost++;
+		return false;
+	}
+	return write(wake, "", 1) == 1 || errno == EAGAIN;
 }
+
+/* ---- completion channels ---- */
+
+void fx_event_comp(void *worker, struct fx_cq *cq)
+{
+	struct fx_event ev = {.kind = FX_EV_CQ, .object = cq->handle, .cookie = cq->cookie, .index = cq->pi};
+	struct fx_worker *w = worker;
+	struct fx_wctx *ctx = cq->owner;
+
+	fx_cq_fire(cq);
+	w->n.comp_events += tell(w, ctx, &ev, cq->wake, 1u << ctx->events.shift);
+}
+
+void fx_event_arm(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_sq_slot *entry)
+{
+	uint32_t index;
+	struct fx_arm_slot a;
+	struct fx_cq *cq;
+	int fire;
+
+	memcpy(&a, entry, sizeof(a));
+	index = fx_handle_index(a.cq);
+	cq = index <= FX_LIMIT_CQ ? w->cqs[index] : NULL;
+	w->n.arms++;
+	fire = cq && cq->handle == a.cq && cq->owner == ctx ? fx_cq_arm(cq, a.arm, a.ci) : -EINVAL;
+	if (fire < 0)
+		w->n.bad_arms++;
+	else if (fire)
+		fx_event_comp(w, cq);
+}
+
+/* ---- asynchronous events ---- */
 
 void fx_event_async(void *worker, struct fx_qp *qp, uint8_t type)
 {
@@ -31,7 +63,7 @@ void fx_event_async(void *worker, struct fx_qp *qp, uint8_t type)
 	struct fx_event ev = {
 		.kind = FX_EV_ASYNC, .type = type, .object = cfg->handle, .cookie = cfg->cookie};
 
-	if (!q || q->ctx->dead)
+	if (!q)
 		return;
 	if (type == EV_CQ_ERR) {
 		const struct fx_cq *cq = cfg->scq->overrun ? cfg->scq : cfg->rcq;
@@ -39,7 +71,7 @@ void fx_event_async(void *worker, struct fx_qp *qp, uint8_t type)
 		ev.object = cq->handle;
 		ev.cookie = cq->cookie;
 	}
-	put(w, q->ctx, &ev);
+	w->n.async_events += tell(w, q->ctx, &ev, q->ctx->events.wake, 1u << q->ctx->events.shift >> 1);
 }
 
 void fx_event_trouble(void *worker, struct fx_qp *qp, const char *why)

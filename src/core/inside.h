@@ -104,6 +104,7 @@ struct fx_worker {
 	struct fx_wctx *ctx[FX_CTXS];
 	uint32_t nctx, first; /* whose turn is first */
 	struct fx_wqp **wqp;  /* by QP index */
+	struct fx_cq **cqs;   /* that may be armed, by index of their handles */
 
 	/* commands */
 	struct fx_cmd *waiting;		   /* for a pipe index */
@@ -181,6 +182,10 @@ void fx_ctx_dead(struct fx_worker *w, struct fx_wctx *ctx);
 /* ---- event.c ---- */
 void fx_event_async(void *worker, struct fx_qp *qp, uint8_t type);
 void fx_event_trouble(void *worker, struct fx_qp *qp, const char *why);
+/* The CQ's arm fires. */
+void fx_event_comp(void *worker, struct fx_cq *cq);
+/* An entry with FX_WR_ARM of the context's pipe. */
+void fx_event_arm(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_sq_slot *entry);
 
 /* ---- wait.c ---- */
 int fx_wait_init(struct fx_worker *w);

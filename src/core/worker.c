@@ -50,13 +50,14 @@ static int make_transport(struct fx_worker *w, char *why, size_t size)
 		.max_qps = w->cfg.max_qps,
 		.icrc = w->port->info.icrc,
 		.mrs = w->cfg.mrs,
-		.env = {.event = fx_event_async, .trouble = fx_event_trouble, .arg = w},
+		.env = {.event = fx_event_async, .trouble = fx_event_trouble, .comp = fx_event_comp, .arg = w},
 	};
 
 	w->dma = make_engine(w->cfg.dma);
 	w->slow = fx_dma_slow_create(SLOW_DEPTH, fx_wait_rouse, w);
 	w->wqp = calloc(w->cfg.max_qps, sizeof(struct fx_wqp *));
-	if (!w->dma || !w->slow || !w->wqp || fx_stage_init(w) < 0) {
+	w->cqs = calloc(FX_LIMIT_CQ + 1, sizeof(struct fx_cq *));
+	if (!w->dma || !w->slow || !w->wqp || !w->cqs || fx_stage_init(w) < 0) {
 		snprintf(why, size, "worker %u has no memory for its engines", w->cfg.index);
 		return -ENOMEM;
 	}
@@ -116,6 +117,7 @@ void fx_worker_destroy(struct fx_worker *w)
 	fx_tp_destroy(w->tp);
 	fx_wait_fini(w);
 	free(w->wqp);
+	free(w->cqs);
 	free(w);
 }
 
@@ -146,7 +148,10 @@ static unsigned poll_pipe(struct fx_worker *w, struct fx_wctx *ctx)
 		slots = fx_pipe_take(&ctx->pipe, entry);
 		if (slots <= 0)
 			break;
-		fx_post(w->tp, ctx->id, entry);
+		if (unlikely(entry->opcode == FX_WR_ARM))
+			fx_event_arm(w, ctx, entry);
+		else
+			fx_post(w->tp, ctx->id, entry);
 	} while (++n < FX_PIPE_BUDGET);
 	if (n) {
 		fx_pipe_publish_ci(&ctx->pipe);

@@ -44,6 +44,11 @@ bool fx_look(struct fx_context *ctx)
 	return false;
 }
 
+void fx_lost(struct fx_context *ctx)
+{
+	rise(ctx, FX_GONE);
+}
+
 int fx_ask(struct fx_context *ctx, void *req, size_t req_size, void *rep, size_t rep_size, struct fx_fds *fds)
 {
 	int err = fx_alive(ctx) ? fx_call(&ctx->conn, req, req_size, rep, rep_size, fds) : -ENODEV;
@@ -119,7 +124,7 @@ static bool layout_ok(const struct fx_hello_rep *rep)
 	return rep->workers >= 1 && rep->pipe_shift < 28 && rep->event_shift < 28 &&
 	       1u << rep->pipe_shift >= FX_MAX_SQ_SLOTS && rep->heap_off < rep->arena_size &&
 	       inside(rep->pipe_off, FX_LINE + ((uint64_t)FX_SLOT_SIZE << rep->pipe_shift), rep) &&
-	       inside(rep->event_off, (uint64_t)sizeof(struct fx_event) << rep->event_shift, rep);
+	       inside(rep->event_off, FX_LINE + ((uint64_t)sizeof(struct fx_event) << rep->event_shift), rep);
 }
 
 /* Takes over the handshake's descriptors: core page, arena, kick, event wake. */
@@ -143,15 +148,16 @@ static int attach(struct fx_context *ctx, const struct fx_hello_rep *rep, struct
 	else
 		fx_windows_init(-1);
 	ctx->kick_fd = fds->fd[2];
-	ctx->verbs.context.async_fd = fds->fd[3];
+	ctx->verbs.context.async_fd = ctx->wake.fd = fds->fd[3];
 	fds->n = 0;
 
 	ctx->conn.page = ctx->page;
 	ctx->pipe.head = (struct fx_pipe_head *)(ctx->arena.base + rep->pipe_off);
 	ctx->pipe.slots = ctx->arena.base + rep->pipe_off + FX_LINE;
 	ctx->pipe.shift = rep->pipe_shift;
-	ctx->events = (struct fx_event *)(ctx->arena.base + rep->event_off);
-	ctx->event_shift = rep->event_shift;
+	ctx->events.head = (struct fx_event_head *)(ctx->arena.base + rep->event_off);
+	ctx->events.ring = (const struct fx_event *)(ctx->arena.base + rep->event_off + FX_LINE);
+	ctx->events.shift = rep->event_shift;
 	ctx->id = rep->ctx;
 	ctx->limits = rep->limits;
 	memcpy(ctx->core, rep->core, FX_VERSION_LEN);
@@ -162,7 +168,8 @@ static int attach(struct fx_context *ctx, const struct fx_hello_rep *rep, struct
 static void detach(struct fx_context *ctx)
 {
 	close(ctx->kick_fd);
-	close(ctx->verbs.context.async_fd);
+	close(ctx->wake.fd);
+	free(ctx->async);
 	fx_arena_fini(&ctx->arena);
 	munmap((void *)(uintptr_t)ctx->page, sizeof(*ctx->page));
 }

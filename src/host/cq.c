@@ -145,11 +145,42 @@ int flexins_poll_cq(struct ibv_cq *ibcq, int num_entries, struct ibv_wc *wc)
 	return 0;
 }
 
-int flexins_req_notify_cq(struct ibv_cq *cq, int solicited_only)
+/* How many CQEs the application knows of: those it consumed, or that its last event told of. */
+static uint32_t known(const struct fx_cq_ring *r)
 {
-	(void)cq;
-	(void)solicited_only;
-	return fx_fail(EOPNOTSUPP);
+	return (int32_t)(r->told - r->rx.ci) > 0 ? r->told : r->rx.ci;
+}
+
+/*
+ * An arm of the same or a wider kind that nobody took the event of is still good: it waits, or its event does. The
+ * arms go out after the lock is free, since a full pipe is waited for. If one is overtaken by polling, it names fewer
+ * CQEs than are known by then and fires early: never late.
+ */
+int flexins_req_notify_cq(struct ibv_cq *ibcq, int solicited_only)
+{
+	uint32_t kind = solicited_only ? FX_ARM_SOLICITED : FX_ARM_ANY, n = 0;
+	struct fx_arm_slot a[FX_RINGS];
+	struct fx_vcq *cq = fx_cq_of(ibcq);
+
+	if (!ibcq->channel)
+		return 0; /* nobody could be told */
+	memset(a, 0, sizeof(a));
+	fx_lock(&cq->lock);
+	if (cq->arm != FX_ARM_ANY && cq->arm != kind) {
+		cq->arm = kind;
+		for (; n < FX_RINGS; n++) {
+			a[n].opcode = FX_WR_ARM;
+			a[n].nslots = 1;
+			a[n].cq = cq->ring[n].handle;
+			a[n].arm = cq->arm_seq << 2 | kind;
+			a[n].ci = known(&cq->ring[n]);
+		}
+	}
+	fx_unlock(&cq->lock);
+	/* one that finds no core stays noted: fx_channel's readers learn from the pipe's end that there is none */
+	for (uint32_t i = 0; i < n && fx_pipe_send(cq->ctx, &a[i], 1); i++)
+		;
+	return 0;
 }
 
 /* ---- life ---- */
@@ -184,10 +215,12 @@ static void destroy_ring(struct fx_context *ctx, struct fx_cq_ring *r)
 		      __atomic_load_n(&ctx->life, __ATOMIC_RELAXED) != FX_FORKED);
 }
 
-static int create_ring(struct fx_context *ctx, uint32_t worker, uint32_t shift, uint64_t cookie, struct fx_cq_ring *r)
+static int create_ring(struct fx_vcq *cq, uint32_t worker, uint32_t shift, uint32_t channel)
 {
-	struct fx_create_cq_req req = {
-		.head = {.op = FX_MSG_CREATE_CQ}, .shift = shift, .worker = worker, .cookie = cookie};
+	struct fx_create_cq_req req = {.head = {.op = FX_MSG_CREATE_CQ}, .shift = shift, .worker = worker,
+				       .cookie = cq->cookie, .channel = channel};
+	struct fx_cq_ring *r = &cq->ring[worker];
+	struct fx_context *ctx = cq->ctx;
 	struct fx_handle_rep rep;
 	int err;
 
@@ -207,12 +240,13 @@ static int create_ring(struct fx_context *ctx, uint32_t worker, uint32_t shift, 
 }
 
 /* A CQ whose rings the core knows; one worker today, so either all of them or none. */
-static int create_rings(struct fx_vcq *cq, uint32_t shift)
+static int create_rings(struct fx_vcq *cq, uint32_t shift, const struct ibv_comp_channel *channel)
 {
+	uint32_t handle = channel ? fx_container(channel, struct fx_channel, channel)->handle : 0;
 	int err = 0;
 
 	for (uint32_t w = 0; w < FX_RINGS && !err; w++)
-		err = create_ring(cq->ctx, w, shift, cq->cookie, &cq->ring[w]);
+		err = create_ring(cq, w, shift, handle);
 	return err;
 }
 
@@ -224,17 +258,19 @@ struct ibv_cq *flexins_create_cq(struct ibv_context *c, int cqe, void *cq_contex
 	uint32_t shift;
 	int err;
 
-	if (cqe <= 0 || (uint32_t)cqe > ctx->limits.max_cqe || comp_vector < 0 || comp_vector >= c->num_comp_vectors)
+	if (cqe <= 0 || (uint32_t)cqe > ctx->limits.max_cqe || comp_vector < 0 || comp_vector >= c->num_comp_vectors ||
+	    (channel && channel->context != c))
 		return fx_null(EINVAL);
 	cq = calloc(1, sizeof(*cq));
 	if (!cq)
 		return fx_null(ENOMEM);
 	shift = fx_log2_up((uint32_t)cqe);
 	cq->ctx = ctx;
+	cq->arm_seq = 1;
 	pthread_mutex_lock(&ctx->lock);
 	cq->cookie = ++ctx->cookie;
 	pthread_mutex_unlock(&ctx->lock);
-	err = create_rings(cq, shift);
+	err = create_rings(cq, shift, channel);
 	if (err) {
 		free(cq);
 		return fx_null(err);
@@ -246,25 +282,10 @@ struct ibv_cq *flexins_create_cq(struct ibv_context *c, int cqe, void *cq_contex
 	pthread_mutex_lock(&ctx->lock);
 	if (channel)
 		channel->refcnt++;
-	cq->next = ctx->cqs;
-	ctx->cqs = cq;
+	cq->next = ctx->cqs[cq->cookie % FX_BUCKETS];
+	ctx->cqs[cq->cookie % FX_BUCKETS] = cq;
 	pthread_mutex_unlock(&ctx->lock);
 	return &cq->cq;
-}
-
-static void unlist(struct fx_vcq *cq)
-{
-	struct fx_context *ctx = cq->ctx;
-
-	pthread_mutex_lock(&ctx->lock);
-	for (struct fx_vcq **p = &ctx->cqs; *p; p = &(*p)->next)
-		if (*p == cq) {
-			*p = cq->next;
-			break;
-		}
-	if (cq->cq.channel)
-		cq->cq.channel->refcnt--;
-	pthread_mutex_unlock(&ctx->lock);
 }
 
 int flexins_destroy_cq(struct ibv_cq *ibcq)
@@ -281,8 +302,9 @@ int flexins_destroy_cq(struct ibv_cq *ibcq)
 			return fx_fail(err);
 		destroy_ring(ctx, &cq->ring[i]);
 	}
-	unlist(cq);
+	fx_events_forget_cq(cq);
 	fx_events_wait_acked(&ibcq->mutex, &ibcq->cond, &ibcq->async_events_completed, &cq->delivered);
+	fx_events_wait_acked(&ibcq->mutex, &ibcq->cond, &ibcq->comp_events_completed, &cq->comp_delivered);
 	pthread_mutex_destroy(&ibcq->mutex);
 	pthread_cond_destroy(&ibcq->cond);
 	free(cq->qps.e);

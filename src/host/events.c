@@ -1,83 +1,95 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Completion channels and asynchronous events. The core writes event records into the context's ring and then a
- * byte a record into a pipe, whose read end is the context's async_fd (contract 25); when the core is gone that
- * descriptor hangs up, which becomes IBV_EVENT_DEVICE_FATAL once.
+ * The event ring and asynchronous events. The core writes event records into the context's one ring and then a byte a
+ * record into a pipe: a channel's, or for asynchronous events the context's, whose read end is async_fd (contract 25).
+ * Whoever has read a byte takes the records from the ring to where they belong, its own among them. When the core is
+ * gone the pipes hang up, which becomes IBV_EVENT_DEVICE_FATAL once.
  *
- * Room: host. May use: context.c. A channel is an object with a descriptor to poll; CQs cannot be armed yet, so
- * nothing ever comes through it.
+ * An object that goes away takes its records with it, and their bytes: or descriptors would poll readable with nothing
+ * behind them. A byte may be in the hands of a thread that has read it and waits for the lock; so bytes are owed until no
+ * such thread is left, and one that finds no record for its byte has paid.
+ *
+ * Room: host. May use: context.c, channel.c.
  */
-#include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "host/host.h"
 
-/* ---- completion channels ---- */
+/* ---- the bytes ---- */
 
-struct fx_channel {
-	struct ibv_comp_channel channel;
-	int write_fd;
+/* Takes the bytes that are owed. Holds ctx->lock, where cancellation would leave it locked. */
+static void settle(struct fx_wake *wake)
+{
+	struct pollfd p = {.fd = wake->fd, .events = POLLIN};
+	int state;
+	char byte;
+
+	if (!wake->owed || wake->readers)
+		return;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+	/* nobody else reads, so what poll() has seen is there */
+	while (wake->owed && poll(&p, 1, 0) > 0 && (p.revents & POLLIN) && read(wake->fd, &byte, 1) == 1)
+		wake->owed--;
+	pthread_setcancelstate(state, NULL);
+}
+
+struct reader {
+	struct fx_context *ctx;
+	struct fx_wake *wake;
 };
 
-struct ibv_comp_channel *flexins_create_comp_channel(struct ibv_context *c)
+static void cancelled(void *arg)
 {
-	struct fx_channel *ch = calloc(1, sizeof(*ch));
-	int fd[2];
+	struct reader *r = arg;
 
-	if (!ch)
-		return fx_null(ENOMEM);
-	if (pipe2(fd, O_CLOEXEC) < 0) {
-		int err = errno;
-
-		free(ch);
-		return fx_null(err);
-	}
-	ch->channel = (struct ibv_comp_channel){.context = c, .fd = fd[0]};
-	ch->write_fd = fd[1];
-	return &ch->channel;
+	pthread_mutex_lock(&r->ctx->lock);
+	r->wake->readers--;
+	settle(r->wake);
+	pthread_mutex_unlock(&r->ctx->lock);
 }
 
-int flexins_destroy_comp_channel(struct ibv_comp_channel *channel)
+int fx_wake_read(struct fx_context *ctx, struct fx_wake *wake)
 {
-	struct fx_channel *ch = fx_container(channel, struct fx_channel, channel);
-	struct fx_context *ctx = fx_context_of(channel->context);
-	int users;
+	struct reader r = {.ctx = ctx, .wake = wake};
+	ssize_t n;
+	char byte;
+	int err;
 
 	pthread_mutex_lock(&ctx->lock);
-	users = channel->refcnt;
+	wake->readers++;
 	pthread_mutex_unlock(&ctx->lock);
-	if (users)
-		return fx_fail(EBUSY);
-	close(channel->fd);
-	close(ch->write_fd);
-	free(ch);
-	return 0;
-}
-
-int flexins_get_cq_event(struct ibv_comp_channel *channel, struct ibv_cq **cq, void **cq_context)
-{
-	(void)channel;
-	(void)cq;
-	(void)cq_context;
-	fx_fail(EOPNOTSUPP); /* no CQ can be armed: waiting would be for ever */
+	pthread_cleanup_push(cancelled, &r);
+	n = read(wake->fd, &byte, 1);
+	err = errno;
+	pthread_cleanup_pop(0);
+	pthread_mutex_lock(&ctx->lock);
+	if (n >= 0)
+		return (int)n;
+	wake->readers--;
+	settle(wake);
+	pthread_mutex_unlock(&ctx->lock);
+	errno = err;
 	return -1;
 }
 
-void flexins_ack_cq_events(struct ibv_cq *cq, unsigned int nevents)
+void fx_wake_done(struct fx_context *ctx, struct fx_wake *wake, bool record)
 {
-	pthread_mutex_lock(&cq->mutex);
-	cq->comp_events_completed += nevents;
-	pthread_cond_signal(&cq->cond);
-	pthread_mutex_unlock(&cq->mutex);
+	wake->readers--;
+	if (!record && wake->owed)
+		wake->owed--;
+	settle(wake);
+	pthread_mutex_unlock(&ctx->lock);
 }
 
-/* ---- asynchronous events ---- */
+/* ---- the records ---- */
 
 /* The object that an event names is looked up: it may be gone by now. Holds ctx->lock. */
 static struct fx_vqp *find_qp(struct fx_context *ctx, uint64_t cookie)
 {
-	struct fx_vqp *qp = ctx->qps;
+	struct fx_vqp *qp = ctx->qps[cookie % FX_BUCKETS];
 
 	while (qp && qp->cookie != cookie)
 		qp = qp->next;
@@ -86,7 +98,7 @@ static struct fx_vqp *find_qp(struct fx_context *ctx, uint64_t cookie)
 
 static struct fx_vcq *find_cq(struct fx_context *ctx, uint64_t cookie)
 {
-	struct fx_vcq *cq = ctx->cqs;
+	struct fx_vcq *cq = ctx->cqs[cookie % FX_BUCKETS];
 
 	while (cq && cq->cookie != cookie)
 		cq = cq->next;
@@ -118,6 +130,106 @@ static enum element element_of(enum ibv_event_type type)
 		return OF_DEVICE;
 	}
 }
+
+/* Room for one more asynchronous event. */
+static bool async_room(struct fx_context *ctx)
+{
+	uint32_t room = ctx->async_room ? 2 * ctx->async_room : 16;
+	struct fx_event *async;
+
+	if (ctx->nasync < ctx->async_room)
+		return true;
+	async = realloc(ctx->async, room * sizeof(*async));
+	if (!async)
+		return false;
+	ctx->async = async;
+	ctx->async_room = room;
+	return true;
+}
+
+static void sort_one(struct fx_context *ctx, const struct fx_event *e)
+{
+	struct fx_vcq *cq = e->kind == FX_EV_CQ ? find_cq(ctx, e->cookie) : NULL;
+
+	if (e->kind == FX_EV_ASYNC)
+		ctx->async[ctx->nasync++] = *e;
+	else if (cq && cq->cq.channel)
+		fx_channel_event(cq, e);
+}
+
+void fx_events_sort(struct fx_context *ctx)
+{
+	uint32_t from = ctx->events.ci;
+	struct fx_event e;
+
+	if (__atomic_load_n(&ctx->life, __ATOMIC_RELAXED) == FX_FORKED)
+		return; /* the ring is the parent's */
+	while (async_room(ctx) && fx_event_take(&ctx->events, &e))
+		sort_one(ctx, &e);
+	if (ctx->events.ci != from)
+		fx_event_publish_ci(&ctx->events);
+}
+
+/* ---- objects that go away ---- */
+
+/* The asynchronous events of one object, and their bytes. Holds ctx->lock. */
+static void take_back(struct fx_context *ctx, enum element element, uint64_t cookie)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < ctx->nasync; i++)
+		if (element_of(ctx->async[i].type) != element || ctx->async[i].cookie != cookie)
+			ctx->async[kept++] = ctx->async[i];
+	ctx->wake.owed += ctx->nasync - kept;
+	ctx->nasync = kept;
+}
+
+/* A forked child shares the pipes with its parent, and leaves the bytes alone. */
+static void settle_if_ours(struct fx_context *ctx, struct fx_wake *wake)
+{
+	if (__atomic_load_n(&ctx->life, __ATOMIC_RELAXED) != FX_FORKED)
+		settle(wake);
+}
+
+void fx_events_forget_cq(struct fx_vcq *cq)
+{
+	struct fx_channel *ch = cq->cq.channel ? fx_channel_of(cq->cq.channel) : NULL;
+	struct fx_context *ctx = cq->ctx;
+	struct fx_vcq **p = &ctx->cqs[cq->cookie % FX_BUCKETS];
+
+	pthread_mutex_lock(&ctx->lock);
+	fx_events_sort(ctx);
+	take_back(ctx, OF_CQ, cq->cookie);
+	settle_if_ours(ctx, &ctx->wake);
+	if (ch && cq->has_event) {
+		fx_channel_remove(cq);
+		ch->wake.owed++;
+		settle_if_ours(ctx, &ch->wake);
+	}
+	while (*p != cq)
+		p = &(*p)->next;
+	*p = cq->next;
+	if (ch)
+		ch->channel.refcnt--;
+	pthread_mutex_unlock(&ctx->lock);
+}
+
+void fx_events_forget_qp(struct fx_vqp *qp)
+{
+	struct fx_context *ctx = qp->ctx;
+	struct fx_vqp **p = &ctx->qps[qp->cookie % FX_BUCKETS];
+
+	pthread_mutex_lock(&ctx->lock);
+	fx_events_sort(ctx);
+	take_back(ctx, OF_QP, qp->cookie);
+	settle_if_ours(ctx, &ctx->wake);
+	while (*p != qp)
+		p = &(*p)->next;
+	*p = qp->next;
+	pthread_mutex_unlock(&ctx->lock);
+}
+
+/* ---- asynchronous events ---- */
 
 /* Fills in what the event is about and counts the delivery; false: its object is gone. Holds ctx->lock. */
 static bool deliver(struct fx_context *ctx, const struct fx_event *e, struct ibv_async_event *event)
@@ -154,35 +266,27 @@ static bool deliver(struct fx_context *ctx, const struct fx_event *e, struct ibv
 	}
 }
 
+/* Holds ctx->lock. */
 static bool next_event(struct fx_context *ctx, struct ibv_async_event *event)
 {
 	bool found = false;
 
-	pthread_mutex_lock(&ctx->lock);
-	while (!found) {
-		const struct fx_event *at = &ctx->events[ctx->event_ci & ((1u << ctx->event_shift) - 1)];
-		struct fx_event e;
+	fx_events_sort(ctx);
+	while (!found && ctx->nasync) {
+		struct fx_event e = ctx->async[0];
 
-		/* acquire: against the core's release of the phase, so that the record is whole */
-		if (fx_load8_acquire(&at->phase) != fx_phase(ctx->event_ci, ctx->event_shift))
-			break;
-		e = *at;
-		ctx->event_ci++;
-		found = e.kind == FX_EV_ASYNC && deliver(ctx, &e, event);
+		memmove(ctx->async, ctx->async + 1, --ctx->nasync * sizeof(e));
+		found = deliver(ctx, &e, event);
 	}
-	pthread_mutex_unlock(&ctx->lock);
 	return found;
 }
 
-/* The last event there is: the core is gone. False: that was told before. */
+/* The last event there is: the core is gone. False: that was told before. Holds ctx->lock. */
 static bool fatal_event(struct fx_context *ctx, struct ibv_async_event *event)
 {
-	bool first;
+	bool first = !ctx->fatal_told;
 
-	pthread_mutex_lock(&ctx->lock);
-	first = !ctx->fatal_told;
 	ctx->fatal_told = true;
-	pthread_mutex_unlock(&ctx->lock);
 	*event = (struct ibv_async_event){.event_type = IBV_EVENT_DEVICE_FATAL};
 	return first;
 }
@@ -190,23 +294,28 @@ static bool fatal_event(struct fx_context *ctx, struct ibv_async_event *event)
 int flexins_get_async_event(struct ibv_context *c, struct ibv_async_event *event)
 {
 	struct fx_context *ctx = fx_context_of(c);
-	char byte;
 
 	if (__atomic_load_n(&ctx->life, __ATOMIC_ACQUIRE) == FX_FORKED) {
 		fx_fail(EIO);
 		return -1;
 	}
 	for (;;) {
-		ssize_t n = read(c->async_fd, &byte, 1);
+		int n = fx_wake_read(ctx, &ctx->wake);
+		bool found;
 
 		if (n < 0)
 			return -1; /* EAGAIN of a non-blocking descriptor, or EINTR */
-		if (next_event(ctx, event))
+		if (n == 0)
+			fx_lost(ctx);
+		found = next_event(ctx, event);
+		if (!found && n == 0) {
+			found = fatal_event(ctx, event);
+			n = -1;
+		}
+		fx_wake_done(ctx, &ctx->wake, found);
+		if (found)
 			return 0;
-		if (n == 0) {
-			fx_look(ctx);
-			if (fatal_event(ctx, event))
-				return 0;
+		if (n < 0) {
 			fx_fail(EIO);
 			return -1;
 		}

@@ -14,7 +14,8 @@
  *	cq.c		completion queues and polling
  *	qp.c		life and states of a QP
  *	post.c		posting
- *	events.c	completion channels and asynchronous events
+ *	events.c	records of the event ring, asynchronous events
+ *	channel.c	completion channels
  *	absent.c	verbs that this library does not have
  *	text.c		the texts of verbs
  *
@@ -41,6 +42,7 @@
 enum {
 	FX_RINGS = 1, /* workers this ABI names a pipe for */
 	FX_PORT = 1,
+	FX_BUCKETS = 256, /* of a context's CQs, and of its QPs, by cookie */
 	FX_CALL_MS = 60000,  /* a core that does not answer for so long is lost */
 	FX_POLLS_PER_LOOK = 256, /* empty polls between looks whether the core lives */
 	FX_LOOK_MS = 20,     /* least time between looks at the socket */
@@ -107,6 +109,19 @@ struct fx_device {
 
 enum fx_life { FX_ALIVE, FX_GONE, FX_FORKED };
 
+/* The pipe behind a descriptor that applications wait on: it holds a byte for every record that nobody took. */
+struct fx_wake {
+	int fd;
+	uint32_t readers; /* threads between their read and what they do with it */
+	uint32_t owed;	  /* bytes in it whose records were taken back */
+};
+struct fx_channel {
+	struct ibv_comp_channel channel;
+	uint32_t handle;
+	struct fx_wake wake;
+	struct fx_vcq *head, *tail; /* with an event that nobody took, by event_next */
+};
+
 struct fx_context {
 	struct verbs_context verbs; /* ends with struct ibv_context */
 	struct fx_device *device;
@@ -124,11 +139,13 @@ struct fx_context {
 	struct fx_pipe_tx pipe;
 
 	pthread_mutex_t lock __attribute__((aligned(FX_LINE)));
-	struct fx_vqp *qps;
-	struct fx_vcq *cqs;
+	struct fx_vqp *qps[FX_BUCKETS];
+	struct fx_vcq *cqs[FX_BUCKETS];
 	uint64_t cookie; /* last given */
-	struct fx_event *events;
-	uint32_t event_shift, event_ci;
+	struct fx_event_rx events;
+	struct fx_wake wake;   /* of async_fd */
+	struct fx_event *async; /* taken from the ring, not yet by the application */
+	uint32_t nasync, async_room;
 	bool fatal_told;
 	struct fx_context *next; /* of all contexts, for fork */
 };
@@ -145,6 +162,7 @@ struct fx_cq_ring {
 	struct fx_cq_rx rx;
 	uint64_t off;
 	uint32_t handle;
+	uint32_t told; /* CQEs that its last event told of, under the CQ's lock */
 };
 
 struct fx_vcq {
@@ -158,9 +176,14 @@ struct fx_vcq {
 	struct fx_cq_ring ring[FX_RINGS];
 	struct fx_qp_table qps;
 	uint32_t users;	    /* QPs, atomic */
-	uint32_t delivered; /* asynchronous events, under cq.mutex */
+	uint32_t delivered, comp_delivered; /* asynchronous and completion events, under cq.mutex */
+	uint32_t arm;	    /* enum fx_arm_kind since its last event was taken, under lock */
+	uint32_t arm_seq;   /* of that arm: events taken + 1, under lock */
+	/* under ctx->lock */
+	bool has_event, gone_told;
+	struct fx_vcq *event_next; /* of its channel */
 	uint64_t cookie;
-	struct fx_vcq *next; /* of the context */
+	struct fx_vcq *next; /* of its bucket */
 };
 
 struct fx_vqp {
@@ -178,7 +201,7 @@ struct fx_vqp {
 	uint64_t ring_off;
 	uint32_t delivered; /* asynchronous events, under qp.mutex */
 	uint64_t cookie;
-	struct fx_vqp *next; /* of the context */
+	struct fx_vqp *next; /* of its bucket */
 };
 
 static inline struct fx_context *fx_context_of(struct ibv_context *c)
@@ -217,6 +240,8 @@ static inline bool fx_alive(const struct fx_context *ctx)
 }
 /* Looks at the core page and the socket; notes it when the core is gone. */
 bool fx_look(struct fx_context *ctx);
+/* The core has hung up on one of our pipes. */
+void fx_lost(struct fx_context *ctx);
 /* As fx_call(); a lost connection is noted. */
 int fx_ask(struct fx_context *ctx, void *req, size_t req_size, void *rep, size_t rep_size, struct fx_fds *fds);
 /* A request that names an object and whose reply says no more than that it was done. */
@@ -234,8 +259,32 @@ const char *fx_windows_kind(void);
 void fx_cqs_lock(struct fx_vqp *qp);
 void fx_cqs_unlock(struct fx_vqp *qp);
 
-/* ---- events.c ---- */
+/* ---- post.c ---- */
+/* An entry into the context's pipe, and a kick; false: the core is gone. */
+bool fx_pipe_send(struct fx_context *ctx, const void *slot, uint32_t nslots);
+
+/* ---- events.c; fx_lock()s may be taken under ctx->lock, and never the other way round ---- */
+static inline struct fx_channel *fx_channel_of(struct ibv_comp_channel *channel)
+{
+	return fx_container(channel, struct fx_channel, channel);
+}
+/*
+ * Reads a byte as the descriptor's flags say: 1, 0 when the core is gone, -1 with errno. A cancellation point. Unless
+ * it is -1, ctx->lock is held and fx_wake_done() is due, with whether a record came with the byte.
+ */
+int fx_wake_read(struct fx_context *ctx, struct fx_wake *wake);
+void fx_wake_done(struct fx_context *ctx, struct fx_wake *wake, bool record);
+/* What the ring holds, to where it belongs. Holds ctx->lock. */
+void fx_events_sort(struct fx_context *ctx);
+/* The core knows the object no more: so does nobody here, and what it had to tell is taken back. */
+void fx_events_forget_cq(struct fx_vcq *cq);
+void fx_events_forget_qp(struct fx_vqp *qp);
 void fx_events_wait_acked(pthread_mutex_t *m, pthread_cond_t *cond, const uint32_t *acked, const uint32_t *delivered);
+
+/* ---- channel.c ---- */
+/* A record of the CQ's, from the ring; and out of the channel's list again. Hold ctx->lock. */
+void fx_channel_event(struct fx_vcq *cq, const struct fx_event *e);
+void fx_channel_remove(struct fx_vcq *cq);
 
 /* ---- absent.c ---- */
 void fx_absent_ops(struct fx_context *ctx);

@@ -206,6 +206,18 @@ static bool pipe_put(struct fx_context *ctx, const struct fx_sq_slot *slot, uint
 	return true;
 }
 
+bool fx_pipe_send(struct fx_context *ctx, const void *slot, uint32_t nslots)
+{
+	bool sent;
+
+	fx_lock(&ctx->pipe_lock);
+	sent = pipe_put(ctx, slot, nslots);
+	fx_unlock(&ctx->pipe_lock);
+	if (sent)
+		kick(ctx);
+	return sent;
+}
+
 /* ---- posting ---- */
 
 static int send_one(struct fx_vqp *qp, const struct ibv_send_wr *wr, bool *published)

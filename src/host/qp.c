@@ -192,8 +192,8 @@ static int list_qp(struct fx_vqp *qp)
 	__atomic_fetch_add(&r->users, 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&fx_pd_of(qp->qp.pd)->users, 1, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&qp->ctx->lock);
-	qp->next = qp->ctx->qps;
-	qp->ctx->qps = qp;
+	qp->next = qp->ctx->qps[qp->cookie % FX_BUCKETS];
+	qp->ctx->qps[qp->cookie % FX_BUCKETS] = qp;
 	pthread_mutex_unlock(&qp->ctx->lock);
 	return 0;
 }
@@ -207,13 +207,7 @@ static void unlist_qp(struct fx_vqp *qp)
 	if (r != s)
 		fx_qp_remove(&r->qps, qp->qp.qp_num);
 	fx_cqs_unlock(qp);
-	pthread_mutex_lock(&qp->ctx->lock);
-	for (struct fx_vqp **p = &qp->ctx->qps; *p; p = &(*p)->next)
-		if (*p == qp) {
-			*p = qp->next;
-			break;
-		}
-	pthread_mutex_unlock(&qp->ctx->lock);
+	fx_events_forget_qp(qp);
 	/* release: the last use of each comes before whoever destroys it */
 	__atomic_fetch_sub(&s->users, 1, __ATOMIC_RELEASE);
 	__atomic_fetch_sub(&r->users, 1, __ATOMIC_RELEASE);

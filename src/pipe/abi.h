@@ -18,7 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FX_ABI_VERSION 1u /* bumped with any change to this file or to control/protocol.h */
+#define FX_ABI_VERSION 2u /* bumped with any change to this file or to control/protocol.h */
 
 enum {
 	FX_LINE = 64, /* of the ABI, whatever the machine's cache line is */
@@ -49,7 +49,8 @@ enum fx_wr_op {
 	FX_WR_LOCAL_INV,
 	FX_WR_BIND_MW,
 	FX_WR_OFFLOAD,
-	FX_WR_OPS
+	FX_WR_OPS,
+	FX_WR_ARM = 0x80, /* no work request: struct fx_arm_slot */
 };
 
 enum fx_wr_flags {
@@ -106,6 +107,32 @@ static_assert(sizeof(struct fx_sq_slot) == FX_SLOT_SIZE, "sq slot");
 static_assert(offsetof(struct fx_sq_slot, rdma) == 16, "sq slot");
 static_assert(offsetof(struct fx_sq_slot, sge) == 32, "sq slot");
 static_assert(offsetof(struct fx_sq_slot, phase) == 63, "sq slot");
+
+/*
+ * Arming a CQ (contract 26) is an entry of the send pipe: it comes in turn, kicks a worker that sleeps as any entry
+ * does, and costs nothing while nobody arms. It carries how far the application knows the CQ: what it has consumed, or
+ * what was there when the last event that it took was fired, whichever is more. (The latter since programs take an event,
+ * arm, poll once, and rely on the next event to bring a CQE of its own.) The core alone writes CQEs, so it compares that
+ * with what it has written: newer CQEs fire the arm at once, else the next one does. There is no moment at which
+ * both sides look and neither sees. The sequence counts the CQ's events that the application has taken: an
+ * arm of one that has fired already is passed over, so that a CQ has one event at most that nobody took, and the event
+ * ring needs no more room for completions than the context can have CQs.
+ */
+enum fx_arm_kind { FX_ARM_NONE, FX_ARM_ANY, FX_ARM_SOLICITED }; /* solicited: errors too */
+struct fx_arm_slot {
+	uint8_t opcode; /* FX_WR_ARM */
+	uint8_t flags;	/* 0 */
+	uint8_t nslots; /* 1 */
+	uint8_t rsvd;
+	uint32_t cq;  /* handle */
+	uint32_t arm; /* sequence << 2 | enum fx_arm_kind; the first sequence is 1 */
+	uint32_t ci;  /* CQEs that the application knows of */
+	uint8_t pad[47];
+	uint8_t phase;
+};
+static_assert(sizeof(struct fx_arm_slot) == FX_SLOT_SIZE, "arm slot");
+static_assert(offsetof(struct fx_arm_slot, nslots) == offsetof(struct fx_sq_slot, nslots), "arm slot");
+static_assert(offsetof(struct fx_arm_slot, ci) == 12, "arm slot");
 
 struct fx_ext_slot {
 	uint8_t data[FX_EXT_DATA];
@@ -186,10 +213,8 @@ static_assert(offsetof(struct fx_cqe, phase) == 31, "cqe");
 
 /* Head of a CQ in the arena, before its ring; written by the host, read by the core. */
 struct fx_cq_head {
-	uint32_t ci;  /* CQEs consumed so far (contract 13) */
-	uint32_t arm; /* sequence << 2 | 1 any, 2 solicited only; 0 never armed (contract 26) */
-	uint32_t arm_ci;
-	uint8_t rsvd[52];
+	uint32_t ci; /* CQEs consumed so far (contract 13) */
+	uint8_t rsvd[60];
 };
 static_assert(sizeof(struct fx_cq_head) == FX_LINE, "cq head");
 
@@ -200,7 +225,16 @@ struct fx_pipe_head {
 };
 static_assert(sizeof(struct fx_pipe_head) == FX_LINE, "pipe head");
 
-/* Events of a context: completion channels and asynchronous events (contract 25). */
+/*
+ * Events of a context: completion channels and asynchronous events (contract 25). After each record the core writes
+ * one byte into a pipe: the channel's of the record's CQ, or the context's for asynchronous events. A record that finds
+ * no room is lost and counted; asynchronous ones may take half of the ring, the rest is room for every CQ's one event.
+ */
+struct fx_event_head { /* written by the host, read by the core */
+	uint32_t ci;   /* records consumed so far */
+	uint8_t rsvd[60];
+};
+static_assert(sizeof(struct fx_event_head) == FX_LINE, "event head");
 enum fx_event_kind { FX_EV_NONE, FX_EV_CQ, FX_EV_ASYNC };
 struct fx_event {
 	uint8_t kind;	/* enum fx_event_kind */
@@ -208,7 +242,8 @@ struct fx_event {
 	uint16_t rsvd;
 	uint32_t object; /* handle of the CQ, QP, SRQ or port */
 	uint64_t cookie; /* what the host gave when it created the object */
-	uint8_t pad[15];
+	uint32_t index;	 /* FX_EV_CQ: CQEs written so far */
+	uint8_t pad[11];
 	uint8_t phase;
 };
 static_assert(sizeof(struct fx_event) == 32, "event");

@@ -183,8 +183,11 @@ struct fx_cq {
 	uint32_t ci; /* last seen of head->ci */
 	uint32_t handle;
 	uint64_t cookie;
-	uint32_t arm_seen; /* the arm that was last fired */
-	bool overrun;	   /* a CQE found no room: the CQ is in error, nothing is ever overwritten (contract 13) */
+	bool overrun;	/* a CQE found no room: the CQ is in error, nothing is ever overwritten (contract 13) */
+	uint32_t arm;	/* that waits for a CQE: sequence << 2 | enum fx_arm_kind; 0: none */
+	uint32_t fired; /* sequence of the last one that fired */
+	uint32_t loud;	/* one past the last CQE that fires a solicited-only arm */
+	int wake;	/* its channel's pipe */
 	void *owner;
 };
 /* Returns 0, or -ENOSPC: the CQ is overrun, from now on and for good. */
@@ -207,6 +210,90 @@ static inline int fx_cq_push(struct fx_cq *q, const struct fx_cqe *c)
 	fx_store8_release(&e->phase, fx_phase(q->pi, q->shift));
 	q->pi++;
 	return 0;
+}
+
+/* ---- arms, core side (abi.h, struct fx_arm_slot): nothing here is shared ---- */
+
+/* The CQE was pushed: has the arm that waits, if any, to fire? */
+static inline bool fx_cq_wakes(struct fx_cq *q, const struct fx_cqe *c)
+{
+	bool loud = c->status != FX_WC_SUCCESS || c->flags & FX_WCF_SOLICITED;
+
+	if (loud)
+		q->loud = q->pi;
+	return q->arm && (loud || (q->arm & 3) == FX_ARM_ANY);
+}
+static inline void fx_cq_fire(struct fx_cq *q)
+{
+	q->fired = q->arm >> 2;
+	q->arm = 0;
+}
+/*
+ * An arm by a host that knows of CQEs up to ci: 1 if it has to fire now, 0 if it waits or has fired before, -EPROTO
+ * if it is of no kind. An arm for any CQE is not narrowed by a later one of its sequence. A ci that cannot be fires.
+ */
+static inline int fx_cq_arm(struct fx_cq *q, uint32_t arm, uint32_t ci)
+{
+	uint32_t fresh = q->pi - ci, kind = arm & 3;
+
+	if (kind != FX_ARM_ANY && kind != FX_ARM_SOLICITED)
+		return -EPROTO;
+	if (arm >> 2 == q->fired)
+		return 0;
+	if (q->arm >> 2 != arm >> 2 || kind == FX_ARM_ANY)
+		q->arm = arm;
+	if ((q->arm & 3) == FX_ARM_ANY)
+		return fresh != 0;
+	return q->loud - ci - 1 < fresh; /* ci < loud <= pi, whatever has wrapped */
+}
+
+/* ---- events of a context, core side ---- */
+struct fx_event_tx {
+	const struct fx_event_head *head;
+	struct fx_event *ring;
+	uint32_t shift;
+	uint32_t pi;
+	uint32_t ci; /* last seen of head->ci */
+	int wake;    /* of asynchronous events: write end, O_NONBLOCK */
+};
+/* A record that may fill the ring up to `size`; false: it is lost for want of room. The wake is the caller's. */
+static inline bool fx_event_put(struct fx_event_tx *t, const struct fx_event *ev, uint32_t size)
+{
+	struct fx_event *e = &t->ring[t->pi & ((1u << t->shift) - 1)];
+
+	if (t->pi - t->ci >= size) {
+		/* acquire: the host has read the slots that it gives back before we write them again */
+		t->ci = fx_load32_acquire(&t->head->ci);
+		if (t->pi - t->ci >= size)
+			return false;
+	}
+	memcpy(e, ev, sizeof(*e) - 1);
+	/* release: the record, and the CQEs before it, are visible to whoever sees its phase */
+	fx_store8_release(&e->phase, fx_phase(t->pi, t->shift));
+	t->pi++;
+	return true;
+}
+
+/* ---- events of a context, host side ---- */
+struct fx_event_rx {
+	struct fx_event_head *head;
+	const struct fx_event *ring;
+	uint32_t shift;
+	uint32_t ci;
+};
+static inline bool fx_event_take(struct fx_event_rx *t, struct fx_event *out)
+{
+	const struct fx_event *e = &t->ring[t->ci & ((1u << t->shift) - 1)];
+
+	if (fx_load8_acquire(&e->phase) != fx_phase(t->ci, t->shift))
+		return false;
+	memcpy(out, e, sizeof(*out));
+	t->ci++;
+	return true;
+}
+static inline void fx_event_publish_ci(struct fx_event_rx *t)
+{
+	fx_store32_release(&t->head->ci, t->ci);
 }
 
 /* ---- completion queue, host side ---- */

@@ -51,14 +51,19 @@ int fx_qp_attach(struct fx_tp *tp, struct fx_qp *qp)
 
 void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct fx_cqe *cqe)
 {
+	bool was_overrun = cq->overrun; /* one event a CQ */
+
 	cqe->qpn_gen = fx_qpn_gen(qp->qpn, qp->gen);
 	tp->n.cqe++;
 	if (cqe->status)
 		tp->n.cqe_errors++;
-	if (fx_cq_push(cq, cqe) == 0)
+	if (fx_cq_push(cq, cqe) == 0) {
+		if (fx_cq_wakes(cq, cqe))
+			tp->cfg.env.comp(tp->cfg.env.arg, cq);
 		return;
+	}
 	tp->n.cq_overruns++;
-	if (tp->cfg.env.event)
+	if (tp->cfg.env.event && !was_overrun)
 		tp->cfg.env.event(tp->cfg.env.arg, qp, IBV_EVENT_CQ_ERROR);
 	if (qp->state != FX_QPS_ERR)
 		fx_qp_error(tp, qp, "its completion queue overran");

@@ -117,6 +117,8 @@ struct fx_tp_env {
 	/* Something for flexinsctl and the log: why a QP went to error. */
 	void (*trouble)(void *arg, struct fx_qp *qp, const char *why);
 	void *arg;
+	/* A CQE fires the CQ's arm: fx_cq_fire(), and tell whoever waits. May be NULL if nobody arms. */
+	void (*comp)(void *arg, struct fx_cq *cq);
 };
 
 /* Per-QP-list links: a QP is on at most one run list. */

@@ -33,7 +33,7 @@ struct guest {
 	struct fx_hello_rep hello;
 	char *arena;
 	int kick;
-	uint32_t pd, cq, qp, mr, lkey, rkey;
+	uint32_t pd, channel, cq, qp, mr, lkey, rkey;
 	uint32_t qpn_gen;
 	uint64_t rq_off;
 };
@@ -65,12 +65,13 @@ static bool rare(uint32_t n)
 static uint32_t odd(void)
 {
 	const uint32_t handles[] = {known ? known->pd : 1, known ? known->cq : 1, known ? known->qp : 1,
-				    known ? known->mr : 1, known ? known->qpn_gen : 1};
+				    known ? known->mr : 1, known ? known->qpn_gen : 1,
+				    known ? known->channel : 1};
 	static const uint32_t edge[] = {0,	    1,		2,  3,	  0x7fffffff, 0x80000000,
 					0xffffffff, 0xfffffffe, 64, 4096, 16,	      31};
 
 	if (rnd() % 4 == 0)
-		return handles[rnd() % 5];
+		return handles[rnd() % 6];
 	return rnd() % 3 ? edge[rnd() % (sizeof(edge) / sizeof(edge[0]))] : rnd();
 }
 
@@ -205,6 +206,8 @@ static uint32_t request_size(uint16_t op)
 		[FX_MSG_REG_MR] = sizeof(struct fx_reg_mr_req),
 		[FX_MSG_REG_MR_DONE] = sizeof(struct fx_reg_mr_done_req),
 		[FX_MSG_DEREG_MR] = sizeof(struct fx_handle_req),
+		[FX_MSG_CREATE_CHANNEL] = sizeof(struct fx_handle_req),
+		[FX_MSG_DESTROY_CHANNEL] = sizeof(struct fx_handle_req),
 		[FX_MSG_CREATE_CQ] = sizeof(struct fx_create_cq_req),
 		[FX_MSG_DESTROY_CQ] = sizeof(struct fx_handle_req),
 		[FX_MSG_CREATE_QP] = sizeof(struct fx_create_qp_req),
@@ -301,7 +304,7 @@ static bool connect_self(struct guest *g)
 static bool become_guest(struct guest *g)
 {
 	uint64_t cq_off = (g->hello.heap_off + FX_LINE - 1) / FX_LINE * FX_LINE;
-	struct fx_handle_req pd = {0};
+	struct fx_handle_req pd = {0}, channel = {0};
 	struct fx_create_cq_req cq = {.off = cq_off, .shift = CQ_SHIFT};
 	struct fx_create_qp_req qp = {.type = FX_QPT_RC,
 				      .max_send_wr = SEND_WR,
@@ -317,6 +320,9 @@ static bool become_guest(struct guest *g)
 	if (!ask(g->fd, FX_MSG_ALLOC_PD, &pd, sizeof(pd), &rep, sizeof(rep)))
 		return false;
 	g->pd = qp.pd = rep.handle;
+	if (!ask(g->fd, FX_MSG_CREATE_CHANNEL, &channel, sizeof(channel), &rep, sizeof(rep)))
+		return false;
+	g->channel = cq.channel = rep.handle;
 	if (!ask(g->fd, FX_MSG_CREATE_CQ, &cq, sizeof(cq), &rep, sizeof(rep)))
 		return false;
 	g->cq = qp.send_cq = qp.recv_cq = rep.handle;
@@ -349,6 +355,17 @@ static struct fx_sge some_sge(const struct guest *g)
 	return sge;
 }
 
+/* An arm, more or less right, in the place of a work request. */
+static void some_arm(const struct guest *g, struct fx_sq_slot *slot)
+{
+	struct fx_arm_slot arm = {.opcode = FX_WR_ARM, .nslots = (uint8_t)(rare(8) ? 1 + rnd() % 9 : 1)};
+
+	arm.cq = rare(4) ? odd() : g->cq;
+	arm.arm = rare(4) ? odd() : rnd() % 64;
+	arm.ci = rare(4) ? odd() : rnd() % 64;
+	memcpy(slot, &arm, sizeof(arm));
+}
+
 /* One slot of the send pipe, more or less right. -> how many slots its entry says to have */
 static unsigned some_slot(const struct guest *g, struct fx_sq_slot *slot, uint32_t index)
 {
@@ -366,6 +383,8 @@ static unsigned some_slot(const struct guest *g, struct fx_sq_slot *slot, uint32
 	slot->rdma.rkey = rare(8) ? odd() : g->rkey;
 	slot->rdma.inline_len = slot->flags & FX_WRF_INLINE ? rnd() % 600 : 0;
 	slot->sge = some_sge(g);
+	if (rare(8))
+		some_arm(g, slot);
 	return slot->nslots ? slot->nslots : 1;
 }
 

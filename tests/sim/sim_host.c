@@ -52,7 +52,7 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 		.window = cfg->window,
 		.icrc = cfg->icrc,
 		.mrs = &h->table,
-		.env = {on_event, on_trouble, h},
+		.env = {.event = on_event, .trouble = on_trouble, .arg = h},
 	};
 
 	h->s = s;

@@ -3,6 +3,8 @@
  * The objects of the control room: handles that are foreign, stale or of the wrong kind, places in the arena
  * that are not, attributes that cannot be, and clients that vanish at the worst moment.
  */
+#include <poll.h>
+
 #include "test_control_play.h"
 
 enum { MR_BYTES = 8192, LOCAL_WRITE = FX_ACC_LOCAL_WRITE };
@@ -444,6 +446,49 @@ static void numbers_are_reused_oldest_first(void **state)
 	await_empty(p, 0);
 }
 
+static int make_cq_with(struct client *c, uint32_t channel, uint32_t *cq)
+{
+	struct fx_create_cq_req req = {.off = c->hello.heap_off, .shift = 4, .channel = channel};
+	struct fx_handle_rep rep = {0};
+	int err = ASK(c, FX_MSG_CREATE_CQ, &req, &rep);
+
+	*cq = rep.handle;
+	return err;
+}
+
+/* A channel brings a pipe that hangs up with it, and outlives its CQs only. */
+static void completion_channels(void **state)
+{
+	struct play *p = *state;
+	struct client a = join(p), b = join(p);
+	struct pollfd end = {.events = POLLIN};
+	uint32_t ch, cq, other;
+	unsigned fds = a.nfds;
+
+	assert_int_equal(simple(&a, FX_MSG_CREATE_CHANNEL, 0, &ch), 0);
+	assert_int_equal(a.nfds, fds + 1);
+	end.fd = a.fds[fds];
+	assert_int_equal(poll(&end, 1, 0), 0);
+	assert_int_equal(make_cq_with(&b, ch, &other), -EINVAL); /* somebody else's */
+	assert_int_equal(make_cq_with(&a, ch + 1, &cq), -EINVAL);
+	assert_int_equal(make_cq_with(&a, ch, &cq), 0);
+	assert_int_equal(p->seen[FX_CMD_CQ_ADD], 1);
+	assert_int_equal(simple(&a, FX_MSG_DESTROY_CHANNEL, ch, NULL), -EBUSY);
+	assert_int_equal(simple(&b, FX_MSG_DESTROY_CHANNEL, ch, NULL), -EINVAL);
+	assert_int_equal(simple(&a, FX_MSG_DESTROY_CQ, cq, NULL), 0);
+	assert_int_equal(p->seen[FX_CMD_CQ_DEL], 1);
+	assert_int_equal(simple(&a, FX_MSG_DESTROY_CHANNEL, ch, NULL), 0);
+	assert_int_equal(poll(&end, 1, PLAY_WAIT_MS), 1);
+	assert_true(end.revents & POLLHUP);
+	assert_int_equal(simple(&a, FX_MSG_DESTROY_CHANNEL, ch, NULL), -EINVAL);
+	/* with everything open */
+	assert_int_equal(simple(&a, FX_MSG_CREATE_CHANNEL, 0, &ch), 0);
+	assert_int_equal(make_cq_with(&a, ch, &cq), 0);
+	leave(&a);
+	leave(&b);
+	await_empty(p, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, play_start, play_end)
 
 int main(void)
@@ -460,6 +505,7 @@ int main(void)
 		TEST(vanishing_between_the_steps_of_reg_mr),
 		TEST(vanishing_while_the_worker_is_busy),
 		TEST(numbers_are_reused_oldest_first),
+		TEST(completion_channels),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -36,6 +36,9 @@ struct play {
 	_Atomic uint32_t last_pi;
 	_Atomic bool last_in_turn, last_path;
 	_Atomic int fail; /* errno for the next modify */
+	/* What a test's own worker does: with a command before it is answered, and else (true: it was not idle). */
+	void (*_Atomic command)(struct fx_cmd *cmd);
+	bool (*_Atomic turn)(void);
 };
 
 static inline void play_pause(void)
@@ -47,6 +50,8 @@ static inline void play_answer(struct play *p, struct fx_cmd *cmd)
 {
 	struct fx_cmd_modify *m = cmd->data;
 
+	if (p->command)
+		p->command(cmd);
 	p->last_pi = cmd->pipe_pi;
 	p->last_in_turn = cmd->in_turn;
 	cmd->err = 0;
@@ -83,7 +88,7 @@ static inline void *play_worker(void *arg)
 	while (!p->stop) {
 		struct fx_cmd *cmd = p->hold ? NULL : fx_cmd_take(&m->todo), *next;
 
-		if (!cmd)
+		if (!cmd && !(p->turn && p->turn()))
 			play_pause();
 		for (; cmd; cmd = next) {
 			next = cmd->next;
@@ -138,7 +143,7 @@ static inline int play_end(void **state)
 	p->stop = true;
 	pthread_join(p->worker, NULL);
 	fx_control_destroy(p->ctl);
-	if (access(p->path, F_OK) == 0 || u.contexts || u.clients || u.mrs || u.qps || u.cqs || u.pds)
+	if (access(p->path, F_OK) == 0 || u.contexts || u.clients || u.mrs || u.qps || u.cqs || u.channels || u.pds)
 		return -1; /* something was left behind */
 	rmdir(p->dir);
 	free(p);
@@ -295,7 +300,7 @@ static inline void await_empty(const struct play *p, uint32_t clients)
 
 	for (int i = 0; i < PLAY_WAIT_MS; i++) {
 		fx_control_usage(p->ctl, &u);
-		if (u.clients == clients && !u.contexts && !u.pds && !u.cqs && !u.qps && !u.mrs)
+		if (u.clients == clients && !u.contexts && !u.pds && !u.channels && !u.cqs && !u.qps && !u.mrs)
 			return;
 		play_pause();
 	}

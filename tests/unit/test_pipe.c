@@ -301,6 +301,146 @@ static void test_cq_overrun(void **state)
 	}
 }
 
+/* ---- arms ---- */
+
+enum { ARM_STEPS = 20000, ARM_SHIFT = 4, PAST = 64 };
+
+/* Arms on their way through a pipe that delays them, CQEs at any moment, and what has to come of it. */
+struct arms {
+	struct cq q;
+	bool loud[PAST];		 /* of the CQEs written last */
+	uint32_t arm[PAST], ci[PAST];	 /* under way, or arrived for this sequence */
+	unsigned head, arrived, tail;	 /* of those: under way from `arrived` on */
+	uint32_t seq, known;
+	bool fired;
+};
+
+static bool must_fire(const struct arms *a)
+{
+	for (unsigned i = a->head; i != a->arrived; i++)
+		for (uint32_t k = a->ci[i % PAST]; k != a->q.core.pi; k++)
+			if ((a->arm[i % PAST] & 3) == FX_ARM_ANY || a->loud[k % PAST])
+				return true;
+	return false;
+}
+
+static void arms_write(struct arms *a, uint64_t r)
+{
+	struct fx_cqe c = {.flags = r % 3 ? 0 : FX_WCF_SOLICITED, .status = r % 7 ? FX_WC_SUCCESS : FX_WC_WR_FLUSH_ERR};
+
+	a->q.mem.cq_head.ci = a->q.core.pi; /* whether there is room is another test's */
+	a->loud[a->q.core.pi % PAST] = c.flags || c.status;
+	assert_int_equal(fx_cq_push(&a->q.core, &c), 0);
+	if (fx_cq_wakes(&a->q.core, &c)) {
+		assert_false(a->fired);
+		fx_cq_fire(&a->q.core);
+		a->fired = true;
+	}
+}
+
+static void arms_send(struct arms *a, uint64_t r)
+{
+	uint32_t fresh = a->q.core.pi - a->known;
+
+	if (a->tail - a->head == PAST)
+		return;
+	a->known += fresh ? (uint32_t)(r >> 8) % (fresh + 1) : 0;
+	a->arm[a->tail % PAST] = a->seq << 2 | (r % 2 ? FX_ARM_ANY : FX_ARM_SOLICITED);
+	a->ci[a->tail++ % PAST] = a->known;
+}
+
+static void arms_arrive(struct arms *a)
+{
+	uint32_t i = a->arrived % PAST;
+	int now;
+
+	if (a->arrived == a->tail)
+		return;
+	a->arrived++;
+	now = fx_cq_arm(&a->q.core, a->arm[i], a->ci[i]);
+	assert_true(now >= 0);
+	if (now) {
+		assert_false(a->fired); /* one event a sequence */
+		fx_cq_fire(&a->q.core);
+		a->fired = true;
+	}
+}
+
+/* The application takes the event: what was armed for it has had its effect, wherever it is. */
+static void arms_take(struct arms *a)
+{
+	while (a->arrived != a->tail)
+		arms_arrive(a);
+	a->head = a->tail;
+	a->seq++;
+	a->fired = false;
+	a->known = a->q.core.pi;
+}
+
+static void test_arms(void **state)
+{
+	static struct arms a;
+
+	(void)state;
+	for (unsigned s = 0; s < STARTS; s++) {
+		memset(&a, 0, sizeof(a));
+		cq_init(&a.q, ARM_SHIFT, starts[s]);
+		a.known = starts[s];
+		a.seq = 1;
+		for (uint64_t step = 0; step < ARM_STEPS; step++) {
+			uint64_t r = mix(step * STARTS + s);
+
+			if (r % 4 == 0 && a.q.core.pi - a.known < PAST / 2)
+				arms_write(&a, r >> 8);
+			else if (r % 4 == 1)
+				arms_send(&a, r >> 8);
+			else if (r % 4 == 2)
+				arms_arrive(&a);
+			else if (a.fired || a.q.core.pi - a.known >= PAST / 2)
+				arms_take(&a);
+			assert_int_equal(a.fired, must_fire(&a));
+		}
+		assert_int_equal(fx_cq_arm(&a.q.core, 3, 0), -EPROTO);
+		assert_int_equal(fx_cq_arm(&a.q.core, a.seq << 2, 0), -EPROTO);
+	}
+}
+
+/* ---- events ---- */
+
+/* Records in order over many laps; without room they are refused, and nothing is written over. */
+static void test_events(void **state)
+{
+	enum { SHIFT = 3, SIZE = 1 << SHIFT, LAPS = 40 };
+	static struct fx_event ring[SIZE];
+	struct fx_event_head head = {0};
+	struct fx_event_tx tx = {.head = &head, .ring = ring, .shift = SHIFT};
+	struct fx_event_rx rx = {.head = &head, .ring = ring, .shift = SHIFT};
+	struct fx_event e;
+	uint64_t put = 0, got = 0;
+
+	(void)state;
+	while (got < LAPS * SIZE) {
+		uint64_t n = mix(got) % (SIZE + 3);
+
+		for (uint64_t i = 0; i < n; i++) {
+			bool room = put - got < SIZE;
+
+			assert_int_equal(fx_event_put(&tx, &(struct fx_event){.cookie = put}, SIZE), room);
+			put += room;
+		}
+		assert_int_equal(fx_event_put(&tx, &(struct fx_event){.cookie = put}, SIZE / 2), put - got < SIZE / 2);
+		put += put - got < SIZE / 2;
+		for (n = mix(put) % (SIZE + 1); n && got < put; n--, got++) {
+			assert_true(fx_event_take(&rx, &e));
+			assert_int_equal(e.cookie, got);
+		}
+		assert_int_equal(fx_event_take(&rx, &e), got < put);
+		if (got < put)
+			got++;
+		fx_event_publish_ci(&rx);
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -313,6 +453,8 @@ int main(void)
 		cmocka_unit_test(test_rq_contradictions),
 		cmocka_unit_test(test_cq_wrap),
 		cmocka_unit_test(test_cq_overrun),
+		cmocka_unit_test(test_arms),
+		cmocka_unit_test(test_events),
 	};
 
 	return cmocka_run_group_tests_name("pipe", tests, NULL, NULL);

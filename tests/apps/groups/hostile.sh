@@ -41,6 +41,7 @@ case_counted()
 	timeout 60 "$HELPERS/garbage" "$(socket)" 40 99
 	[ "$(counter bad_message)" -gt 0 ]
 	[ "$(counter refused)" -gt 0 ]
+	[ "$(counter bad_arms)" -gt 0 ]
 }
 
 case_many_connections()
