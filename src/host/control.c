@@ -17,6 +17,7 @@
 #include "host/host.h"
 
 static _Thread_local char why_text[256];
+static _Thread_local bool why_new; /* of a failure that the application has not seen yet */
 
 void fx_why(const char *fmt, ...)
 {
@@ -25,6 +26,14 @@ void fx_why(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(why_text, sizeof(why_text), fmt, ap);
 	va_end(ap);
+	why_new = true;
+}
+
+void fx_why_settle(void)
+{
+	if (!why_new)
+		why_text[0] = '\0';
+	why_new = false;
 }
 
 const char *flexins_why(void)

@@ -199,8 +199,10 @@ int flexins_get_async_event(struct ibv_context *c, struct ibv_async_event *event
 	for (;;) {
 		ssize_t n = read(c->async_fd, &byte, 1);
 
-		if (n < 0)
-			return -1; /* EAGAIN of a non-blocking descriptor, or EINTR */
+		if (n < 0) {
+			fx_fail(errno); /* EAGAIN of a non-blocking descriptor, or EINTR */
+			return -1;
+		}
 		if (next_event(ctx, event))
 			return 0;
 		if (n == 0) {
