@@ -17,6 +17,7 @@
 #include "host/host.h"
 
 static _Thread_local char why_text[256];
+static _Thread_local bool why_new; /* of a failure that the application has not seen yet */
 
 void fx_why(const char *fmt, ...)
 {
@@ -25,6 +26,14 @@ void fx_why(const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(why_text, sizeof(why_text), fmt, ap);
 	va_end(ap);
+	why_new = true;
+}
+
+void fx_why_settle(void)
+{
+	if (!why_new)
+		why_text[0] = '\0';
+	why_new = false;
 }
 
 const char *flexins_why(void)
@@ -174,7 +183,9 @@ static void lose(struct fx_conn *c, int err)
 	c->broken = true;
 }
 
-int fx_call(struct fx_conn *c, void *req, size_t req_size, void *rep, size_t rep_size, struct fx_fds *fds)
+/* As fx_call(), but a reply of `least` bytes will do: what is missing of `rep` reads zero. */
+static int call(struct fx_conn *c, void *req, size_t req_size, void *rep, size_t rep_size, size_t least,
+		struct fx_fds *fds)
 {
 	struct fx_fds none = {0}, *got = fds ? fds : &none;
 	struct fx_msg_head *head = req;
@@ -192,13 +203,18 @@ int fx_call(struct fx_conn *c, void *req, size_t req_size, void *rep, size_t rep
 		struct fx_msg_head answer;
 
 		memcpy(&answer, buf, sizeof(answer));
-		err = answer.err ? refusal(buf) : (size_t)n < rep_size ? -EPROTO : 0;
+		err = answer.err ? refusal(buf) : (size_t)n < least ? -EPROTO : 0;
 		if (!err)
 			memcpy(rep, buf, rep_size);
 	}
 	pthread_mutex_unlock(&c->lock);
 	fx_close_fds(err ? got : &none);
 	return err;
+}
+
+int fx_call(struct fx_conn *c, void *req, size_t req_size, void *rep, size_t rep_size, struct fx_fds *fds)
+{
+	return call(c, req, req_size, rep, rep_size, rep_size, fds);
 }
 
 /* ---- where cores are, and the handshake ---- */
@@ -303,13 +319,17 @@ static int hello(struct fx_conn *c, struct fx_hello_rep *rep, struct fx_fds *fds
 	int err;
 
 	read_comm(req.program, sizeof(req.program));
-	err = fx_call(c, &req, sizeof(req), rep, sizeof(*rep), fds);
+	/* another version's reply has its ABI in the same place, and behind it what it likes */
+	err = call(c, &req, sizeof(req), rep, sizeof(*rep), offsetof(struct fx_hello_rep, workers), fds);
 	if (err)
 		return err;
 	if (rep->abi != FX_ABI_VERSION) {
 		fx_why("the core is FlexiNS %.*s (ABI %u), this library is %s (ABI %u): install matching versions",
 		       FX_VERSION_LEN, rep->version, rep->abi, FLEXINS_VERSION, FX_ABI_VERSION);
 		err = -EPROTONOSUPPORT;
+	} else if (rep->head.size < sizeof(*rep)) {
+		fx_why("the core's handshake is cut short");
+		err = -EPROTO;
 	} else if (fds->n != 4 + (rep->have_uffd != 0)) {
 		fx_why("the core's handshake brought %u descriptors instead of %u", fds->n, 4 + (rep->have_uffd != 0));
 		err = -EPROTO;

@@ -78,7 +78,10 @@ struct ibv_device **flexins_get_device_list(int *num_devices)
 		if (num_devices)
 			*num_devices = 1;
 	}
-	errno = -err; /* beside an empty list: why it is empty */
+	if (err)
+		fx_fail(err); /* beside an empty list: why it is empty */
+	else
+		errno = 0;
 	return list;
 }
 

@@ -303,8 +303,10 @@ int flexins_get_async_event(struct ibv_context *c, struct ibv_async_event *event
 		int n = fx_wake_read(ctx, &ctx->wake);
 		bool found;
 
-		if (n < 0)
-			return -1; /* EAGAIN of a non-blocking descriptor, or EINTR */
+		if (n < 0) {
+			fx_fail(errno); /* EAGAIN of a non-blocking descriptor, or EINTR */
+			return -1;
+		}
 		if (n == 0)
 			fx_lost(ctx);
 		found = next_event(ctx, event);

@@ -83,6 +83,8 @@ void fx_close_fds(struct fx_fds *fds);
 bool fx_hung_up(int fd);
 /* Keeps a text for flexins_why() of this thread. */
 void fx_why(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* A failure reaches the application: a text that was kept for an earlier one is not this one's. */
+void fx_why_settle(void);
 
 /* ---- arena.c ---- */
 struct fx_extent;
@@ -224,6 +226,7 @@ static inline struct fx_vqp *fx_qp_of(struct ibv_qp *qp)
 /* A verbs function's way out: errno is set, and the positive errno or NULL returned. */
 static inline int fx_fail(int err)
 {
+	fx_why_settle();
 	errno = err < 0 ? -err : err;
 	return errno;
 }
