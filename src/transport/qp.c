@@ -75,7 +75,8 @@ void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp)
 	qp->rnr_wait = qp->draining = false;
 	qp->cut_err = 0;
 	fx_touch(tp, qp);
-	fx_timer_set(tp, qp, tp->now + FX_FLUSH_PERIOD);
+	qp->flush_wait = FX_FLUSH_SOON;
+	fx_timer_set(tp, qp, tp->now + FX_FLUSH_SOON);
 }
 
 void fx_qp_error(struct fx_tp *tp, struct fx_qp *qp, const char *why)

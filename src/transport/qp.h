@@ -65,7 +65,9 @@ enum {
 #define FX_PSN_NONE UINT32_MAX /* no 24-bit PSN: a WQE of which nothing was cut */
 #define FX_MAX_MSG (UINT32_C(1) << FX_MAX_MSG_LOG2)
 #define FX_RTO_FLOOR UINT64_C(1000000)	 /* ns: a software peer may be descheduled for as long */
-#define FX_FLUSH_PERIOD UINT64_C(200000) /* ns: how soon a receive posted in ERR is flushed */
+/* ns: how soon a receive posted in ERR is flushed; twice as late each time that there was none */
+#define FX_FLUSH_SOON UINT64_C(200000)
+#define FX_FLUSH_LATE UINT64_C(25600000)
 
 /* A send work request in the core: this, then more SGEs or inline data in the slots behind it. */
 struct fx_wqe {
@@ -170,6 +172,7 @@ struct fx_qp {
 	uint8_t retries, rnr_retries;
 	uint32_t rd_end[FX_MAX_RD_ATOMIC]; /* one past the last response PSN of each READ or atomic in flight */
 	uint64_t rto_at, rnr_at, rto;
+	uint64_t flush_wait; /* in ERR */
 	struct fx_timer timer;
 
 	/* responder */

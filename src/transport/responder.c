@@ -346,7 +346,7 @@ void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp)
 {
 	struct fx_cqe cqe = {.status = FX_WC_WR_FLUSH_ERR, .opcode = FX_WC_RECV};
-	uint32_t index;
+	uint32_t index, from = qp->rq.index;
 
 	if (qp->reqs.n)
 		return; /* what arrived before the error comes first */
@@ -359,5 +359,9 @@ void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp)
 		cqe.index = index;
 		fx_qp_complete(tp, qp, qp->rcq, &cqe);
 	}
-	fx_timer_set(tp, qp, tp->now + FX_FLUSH_PERIOD);
+	if (qp->rq.index != from)
+		qp->flush_wait = FX_FLUSH_SOON;
+	else if (qp->flush_wait < FX_FLUSH_LATE)
+		qp->flush_wait *= 2; /* a QP left in error must not keep the core awake */
+	fx_timer_set(tp, qp, tp->now + qp->flush_wait);
 }

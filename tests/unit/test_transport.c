@@ -367,6 +367,26 @@ static void receives_posted_in_error_are_flushed(void **state)
 	assert_int_equal(c->index, 1);
 }
 
+static void a_qp_left_in_error_lets_the_core_sleep(void **state)
+{
+	struct world *w = *state;
+	uint64_t now = 1000;
+	int looks = 0;
+
+	go(w, IBV_QPS_INIT);
+	assert_int_equal(modify_with(w, good_attr(IBV_QPS_ERR), IBV_QP_STATE), 0);
+	while (now < 1000000000) {
+		fx_tp_set_now(w->tp, now);
+		fx_tp_timers(w->tp);
+		while (fx_tp_dma_pending(w->tp))
+			fx_tp_poll_dma(w->tp);
+		assert_true(fx_tp_next_timer(w->tp) != UINT64_MAX);
+		now = fx_tp_next_timer(w->tp) > now ? fx_tp_next_timer(w->tp) : now + 1;
+		looks++;
+	}
+	assert_in_range(looks, 10, 200);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -378,6 +398,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_host_that_overruns_its_queue_gets_an_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_gap_in_the_counter_gets_an_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(receives_posted_in_error_are_flushed, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_qp_left_in_error_lets_the_core_sleep, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
