@@ -182,7 +182,8 @@ static struct ibv_cq *make(struct ibv_comp_channel *ch)
 
 	assert_non_null(cq);
 	l = line_of(cq);
-	l->want = l->written = l->flags = 0;
+	l->want = l->written = 0;
+	l->flags = 0;
 	return cq;
 }
 

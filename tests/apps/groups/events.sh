@@ -68,6 +68,13 @@ case_asyncwatch()
 	wait_for 5 no_objects
 }
 
+# A CQ that overruns, and its QPs.
+case_overrun()
+{
+	run "$HELPERS/overrun" >"$TMP/out" || fail "$(cat "$TMP/out")"
+	wait_for 5 no_objects
+}
+
 # core_ends SIGNAL: while one program sleeps until a completion that never comes, and another until an event
 core_ends()
 {
