@@ -161,7 +161,6 @@ static void say_limits(const struct fx_control *ctl, struct fx_device_limits *l)
 		.max_pd = FX_LIMIT_PD,
 		.max_rd_atomic = FX_LIMIT_RD_ATOMIC,
 		.max_init_rd_atomic = FX_LIMIT_RD_ATOMIC,
-		.max_ah = FX_LIMIT_AH,
 		.vendor_id = 0x464c58, /* "FLX": nobody's, so nobody's quirks */
 		.vendor_part_id = 1,
 		.hw_ver = FX_ABI_VERSION,

@@ -27,7 +27,6 @@ enum {
 	FX_LIMIT_PD = 16384,
 	FX_LIMIT_RD_ATOMIC = 16,
 	FX_LIMIT_RQ_SHIFT = 20,
-	FX_LIMIT_AH = 65536,
 	FX_PIPE_SHIFT = 11,  /* slots of a context's send pipe */
 	FX_EVENT_SHIFT = 15, /* records of its event ring: half of it has room for one of every CQ */
 };
