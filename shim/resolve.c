@@ -106,6 +106,7 @@ static void *find_behind_us(const char *name)
 /* Idempotent, so threads may race; runs early, or at the first call if some constructor was earlier. */
 __attribute__((constructor)) static void find_real(void)
 {
+	/* dlvsym is stored first, each with release: a thread that finds dlsym (acquire) has both */
 	if (!__atomic_load_n(&fx_shim_real_dlsym, __ATOMIC_ACQUIRE)) {
 		__atomic_store_n(&fx_shim_real_dlvsym, find_behind_us("dlvsym"), __ATOMIC_RELEASE);
 		__atomic_store_n(&fx_shim_real_dlsym, find_behind_us("dlsym"), __ATOMIC_RELEASE);

@@ -35,6 +35,7 @@ static int make_page(struct fx_control *ctl)
 	page->magic = FX_CORE_MAGIC;
 	page->abi = FX_ABI_VERSION;
 	page->shared_cpus = ctl->cfg.shared_cpus;
+	/* release: whoever sees it alive (acquire) sees the rest of the page */
 	__atomic_store_n(&page->alive, 1, __ATOMIC_RELEASE);
 	return 0;
 }

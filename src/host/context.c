@@ -29,6 +29,7 @@ static void rise(struct fx_context *ctx, int life)
 {
 	int was = __atomic_load_n(&ctx->life, __ATOMIC_RELAXED);
 
+	/* acq_rel: whoever sees the new life (acquire) sees what was found out before it was raised */
 	while (was < life && !__atomic_compare_exchange_n(&ctx->life, &was, life, false, __ATOMIC_ACQ_REL,
 							  __ATOMIC_RELAXED))
 		;

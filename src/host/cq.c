@@ -293,6 +293,7 @@ int flexins_destroy_cq(struct ibv_cq *ibcq)
 	struct fx_vcq *cq = fx_cq_of(ibcq);
 	struct fx_context *ctx = cq->ctx;
 
+	/* acquire: the last QP's use of it (its release) comes before the end */
 	if (__atomic_load_n(&cq->users, __ATOMIC_ACQUIRE))
 		return fx_fail(EBUSY);
 	for (uint32_t i = 0; i < FX_RINGS; i++) {

@@ -76,6 +76,7 @@ int flexins_dealloc_pd(struct ibv_pd *ibpd)
 	struct fx_vpd *pd = fx_pd_of(ibpd);
 	int err;
 
+	/* acquire: against the release of whatever was the last in it */
 	if (__atomic_load_n(&pd->users, __ATOMIC_ACQUIRE))
 		return fx_fail(EBUSY);
 	err = fx_ask_drop(ctx, FX_MSG_DEALLOC_PD, ibpd->handle);

@@ -68,7 +68,7 @@ static inline bool fx_shadow_retire(struct fx_shadow *s, uint32_t index, struct 
 
 static inline void fx_shadow_drop_all(struct fx_shadow *s)
 {
-	__atomic_store_n(&s->tail, s->head, __ATOMIC_RELEASE);
+	__atomic_store_n(&s->tail, s->head, __ATOMIC_RELEASE); /* against fx_shadow_full() */
 }
 
 /* ---- QPs of a CQ by number: open addressing, at most half full ---- */
