@@ -7,7 +7,7 @@
  *  "ports": [{port, name, driver, state, mac, mtu, frame_limit, max_segs, header_only, loopback, icrc,
  *             netdev, gids: [{index, gid, type, netdev}], counters: {...}}],
  *  "contexts": [{ctx, pid, uid, program, version, pds, channels, cqs, qps, mrs}],
- *  "qps": [{qpn, ctx, type, state, dest_qpn, mtu, sq_psn, una_psn, ...}],
+ *  "qps": [{qpn, ctx, type, state, cause, dest_qpn, mtu, sq_psn, una_psn, ...}],
  *  "mrs": [{mr, ctx, pd, iova, length, access, window, bytes: {slow, converted, shared}}],
  *  "counters": {control: {...}, transport: {...}, drops: {...}, workers: [{...}]},
  *  "memory": {transport}}
@@ -228,6 +228,8 @@ static json_t *qp(const struct fx_qp_info *q)
 
 	json_object_set_new(o, "type", json_string(NAME_OF(type_names, q->type)));
 	json_object_set_new(o, "state", json_string(NAME_OF(state_names, q->state)));
+	if (q->cause)
+		json_object_set_new(o, "cause", json_string(fx_cause_word(q->cause)));
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
 		json_object_set_new(o, fields[i].name, number(fields[i].value));
 	return o;

@@ -9,8 +9,6 @@
 #include "control/table.h"
 #include "core/inside.h"
 
-enum { EV_CQ_ERR = 0 }; /* enum ibv_event_type */
-
 /* True: the application is told, or awake; one that has closed its end does not listen (EPIPE). */
 static bool tell(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_event *ev, int wake, uint32_t size)
 {
@@ -55,27 +53,30 @@ void fx_event_arm(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_sq_s
 
 /* ---- asynchronous events ---- */
 
-void fx_event_async(void *worker, struct fx_qp *qp, uint8_t type)
+static void async(struct fx_worker *w, struct fx_wctx *ctx, enum fx_async type, uint32_t object, uint64_t cookie)
+{
+	struct fx_event ev = {.kind = FX_EV_ASYNC, .type = (uint8_t)type, .object = object, .cookie = cookie};
+
+	w->n.async_events += tell(w, ctx, &ev, ctx->events.wake, 1u << ctx->events.shift >> 1);
+}
+
+void fx_event_async(void *worker, struct fx_qp *qp, enum fx_async type)
 {
 	struct fx_worker *w = worker;
 	const struct fx_qp_cfg *cfg = fx_qp_config(qp);
-	struct fx_wqp *q = w->wqp[fx_qp_number(qp) >> FX_WORKER_BITS];
-	struct fx_event ev = {
-		.kind = FX_EV_ASYNC, .type = type, .object = cfg->handle, .cookie = cfg->cookie};
+	const struct fx_wqp *q = w->wqp[fx_qp_number(qp) >> FX_WORKER_BITS];
 
-	if (!q)
-		return;
-	if (type == EV_CQ_ERR) {
-		const struct fx_cq *cq = cfg->scq->overrun ? cfg->scq : cfg->rcq;
-
-		ev.object = cq->handle;
-		ev.cookie = cq->cookie;
-	}
-	w->n.async_events += tell(w, q->ctx, &ev, q->ctx->events.wake, 1u << q->ctx->events.shift >> 1);
+	if (q)
+		async(w, q->ctx, type, cfg->handle, cfg->cookie);
 }
 
-void fx_event_trouble(void *worker, struct fx_qp *qp, const char *why)
+void fx_event_cq_error(void *worker, struct fx_cq *cq)
+{
+	async(worker, cq->owner, FX_ASYNC_CQ_ERR, cq->handle, cq->cookie);
+}
+
+void fx_event_trouble(void *worker, struct fx_qp *qp, enum fx_cause cause)
 {
 	(void)worker;
-	fx_log(FX_LOG_INFO, "QP %#x went to error: %s", fx_qp_number(qp), why);
+	fx_log(FX_LOG_INFO, "QP %#x went to error: %s", fx_qp_number(qp), fx_cause_text(cause));
 }

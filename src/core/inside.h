@@ -30,6 +30,7 @@ enum {
 	FX_TX_ROUND = 32,    /* packets cut before frames are received again: they stay in the cache */
 	FX_ROUNDS = 8,	     /* of receive and send a turn, before pipes are looked at again */
 	FX_PIPE_BUDGET = 64, /* entries a pipe and turn: no context keeps the others waiting */
+	FX_PIPES_BUDGET = 256, /* of all pipes, roughly: however many are full, frames are not kept waiting */
 	FX_CTXS = FX_LIMIT_CLIENTS,
 	/* pools: they only bound what is in flight; what is touched is at the top of the stashes */
 	FX_POOL_HDR = 4095,
@@ -180,8 +181,9 @@ static inline bool fx_commands_waiting(const struct fx_worker *w)
 void fx_ctx_dead(struct fx_worker *w, struct fx_wctx *ctx);
 
 /* ---- event.c ---- */
-void fx_event_async(void *worker, struct fx_qp *qp, uint8_t type);
-void fx_event_trouble(void *worker, struct fx_qp *qp, const char *why);
+void fx_event_async(void *worker, struct fx_qp *qp, enum fx_async type);
+void fx_event_cq_error(void *worker, struct fx_cq *cq);
+void fx_event_trouble(void *worker, struct fx_qp *qp, enum fx_cause cause);
 /* The CQ's arm fires. */
 void fx_event_comp(void *worker, struct fx_cq *cq);
 /* An entry with FX_WR_ARM of the context's pipe. */

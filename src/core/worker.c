@@ -50,7 +50,11 @@ static int make_transport(struct fx_worker *w, char *why, size_t size)
 		.max_qps = w->cfg.max_qps,
 		.icrc = w->port->info.icrc,
 		.mrs = w->cfg.mrs,
-		.env = {.event = fx_event_async, .trouble = fx_event_trouble, .comp = fx_event_comp, .arg = w},
+		.env = {.event = fx_event_async,
+			.cq_error = fx_event_cq_error,
+			.trouble = fx_event_trouble,
+			.comp = fx_event_comp,
+			.arg = w},
 	};
 
 	w->dma = make_engine(w->cfg.dma);
@@ -162,18 +166,18 @@ static unsigned poll_pipe(struct fx_worker *w, struct fx_wctx *ctx)
 	return n;
 }
 
-/* Every pipe has its budget, and a different one is first each turn. */
+/* Every pipe has its budget, and all together have theirs; a turn goes on where the last one ended. */
 static unsigned poll_pipes(struct fx_worker *w)
 {
 	uint32_t count = w->nctx, at = w->first < count ? w->first : 0;
 	unsigned n = 0;
 
-	w->first = at + 1;
-	for (uint32_t i = 0; i < count; i++) {
+	for (uint32_t i = 0; i < count && n < FX_PIPES_BUDGET; i++) {
 		if (!w->ctx[at]->dead)
 			n += poll_pipe(w, w->ctx[at]);
 		at = at + 1 < count ? at + 1 : 0;
 	}
+	w->first = at;
 	return n;
 }
 

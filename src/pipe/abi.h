@@ -204,7 +204,7 @@ struct fx_cqe {
 	uint8_t status;	 /* enum fx_wc_status */
 	uint8_t opcode;	 /* enum fx_wc_opcode; 128 and up: the receive queue's */
 	uint8_t flags;	 /* enum fx_wc_flags */
-	uint8_t syndrome; /* vendor_err: the AETH syndrome or an enum fx_cause */
+	uint8_t syndrome; /* vendor_err: AETH's of a NAK, or above those an enum fx_cause (transport/cause.h) */
 	uint8_t stamp[7]; /* ns, little-endian, 0 where not taken */
 	uint8_t phase;
 };

@@ -161,6 +161,7 @@ static bool cut_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_job *j, s
 	}
 	o->stage |= o->nseg > FX_PKT_SEGS;
 	qp->staging = o->stage;
+	qp->staged_psn = j->psn;
 	tp->n.staged_packets += o->stage;
 	tp->n.tx_packets++;
 	tp->n.tx_bytes += len;
@@ -186,6 +187,24 @@ static void cut_result(struct fx_tp *tp, struct fx_qp *qp, const struct fx_job *
 	tp->n.tx_packets++;
 }
 
+/* What is owed cannot be had: a NAK instead, and nothing after it. */
+static void refuse_job(struct fx_tp *tp, struct fx_qp *qp, uint8_t syndrome, uint32_t psn, enum fx_cause cause)
+{
+	qp->njobs = 0;
+	qp->nak_want = syndrome;
+	qp->nak_psn = psn;
+	qp->dead_end = true;
+	fx_run_ack(tp, qp);
+	fx_qp_error(tp, qp, cause);
+}
+
+void fx_answer_lost(struct fx_tp *tp, struct fx_qp *qp)
+{
+	/* it may be of an earlier life */
+	if (qp->staged_psn != FX_PSN_NONE && qp->state >= FX_QPS_RTR && qp->state != FX_QPS_ERR)
+		refuse_job(tp, qp, FX_NAK_REMOTE_OP, qp->staged_psn, FX_CAUSE_LOST_MEMORY);
+}
+
 static unsigned cut_jobs(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)
 {
 	unsigned n = 0;
@@ -197,12 +216,7 @@ static unsigned cut_jobs(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *ou
 			cut_result(tp, qp, j, &out[n]);
 		} else if (!cut_response(tp, qp, j, &out[n])) {
 			tp->n.rx_remote_access++;
-			qp->njobs = 0;
-			qp->nak_want = FX_NAK_REMOTE_ACCESS;
-			qp->nak_psn = j->psn;
-			qp->dead_end = true;
-			fx_run_ack(tp, qp);
-			fx_qp_error(tp, qp, "a READ lost its memory");
+			refuse_job(tp, qp, FX_NAK_REMOTE_ACCESS, j->psn, FX_CAUSE_ACCESS);
 			break;
 		}
 		n++;

@@ -76,22 +76,40 @@ static void go_back(struct fx_tp *tp, struct fx_qp *qp)
 	fx_requester_rewind(tp, qp);
 }
 
-void fx_completer_fail(struct fx_tp *tp, struct fx_qp *qp, uint8_t status, uint8_t syndrome, const char *why)
+void fx_completer_fail(struct fx_tp *tp, struct fx_qp *qp, uint8_t status, uint8_t syndrome, enum fx_cause cause)
 {
 	if (qp->ack.index != qp->post_index) {
 		struct fx_wqe *w = fx_wqe_at(&qp->ack);
 
 		w->status = status;
-		w->syndrome = syndrome;
+		w->syndrome = syndrome ? syndrome : cause;
 		fx_cursor_next(&qp->ack);
 	}
-	fx_qp_error(tp, qp, why);
+	fx_qp_error(tp, qp, cause);
+}
+
+/* It goes back: what was sent before it completes first, and then it is not sent a second time. */
+void fx_completer_lost(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w)
+{
+	const struct fx_chunk *c = (struct fx_chunk *)((uintptr_t)w & ~(uintptr_t)(FX_CHUNK_SIZE - 1));
+
+	if ((qp->state != FX_QPS_RTS && qp->state != FX_QPS_SQD) || c->retired || (int32_t)(w->index - qp->ack.index) < 0)
+		return; /* of an earlier life, or it went again and arrived */
+	w->status = FX_WC_LOC_PROT_ERR;
+	w->syndrome = FX_CAUSE_LOST_SOURCE;
+	fx_requester_rewind(tp, qp);
+}
+
+/* Of a WQE that fails without the peer's doing. */
+static enum fx_cause own_cause(const struct fx_wqe *w)
+{
+	return w->syndrome ? w->syndrome : FX_CAUSE_BAD_REQUEST;
 }
 
 void fx_completer_settle(struct fx_tp *tp, struct fx_qp *qp)
 {
 	if (qp->cut_err && qp->una_psn == qp->next_psn && qp->state != FX_QPS_ERR)
-		fx_completer_fail(tp, qp, qp->cut_err, 0, "a work request that cannot be sent");
+		fx_completer_fail(tp, qp, qp->cut_err, 0, own_cause(fx_wqe_at(&qp->ack)));
 }
 
 /* ---- acknowledges ---- */
@@ -101,7 +119,7 @@ static void rx_rnr(struct fx_tp *tp, struct fx_qp *qp, uint8_t syndrome)
 	if (qp->rnr_wait)
 		return;
 	if (qp->attr.rnr_retry != RNR_FOREVER && qp->rnr_retries >= qp->attr.rnr_retry) {
-		fx_completer_fail(tp, qp, FX_WC_RNR_RETRY_EXC_ERR, syndrome, "the peer never posted a receive");
+		fx_completer_fail(tp, qp, FX_WC_RNR_RETRY_EXC_ERR, syndrome, FX_CAUSE_NO_RECEIVE);
 		return;
 	}
 	qp->rnr_retries++;
@@ -114,11 +132,11 @@ static void rx_rnr(struct fx_tp *tp, struct fx_qp *qp, uint8_t syndrome)
 
 static const struct {
 	uint8_t status;
-	const char *why;
+	enum fx_cause cause;
 } naks[4] = {
-	[FX_NAK_INVALID_REQUEST & 3] = {FX_WC_REM_INV_REQ_ERR, "the peer refused: invalid request"},
-	[FX_NAK_REMOTE_ACCESS & 3] = {FX_WC_REM_ACCESS_ERR, "the peer refused: remote access error"},
-	[FX_NAK_REMOTE_OP & 3] = {FX_WC_REM_OP_ERR, "the peer refused: remote operational error"},
+	[FX_NAK_INVALID_REQUEST & 3] = {FX_WC_REM_INV_REQ_ERR, FX_CAUSE_PEER_INVALID},
+	[FX_NAK_REMOTE_ACCESS & 3] = {FX_WC_REM_ACCESS_ERR, FX_CAUSE_PEER_ACCESS},
+	[FX_NAK_REMOTE_OP & 3] = {FX_WC_REM_OP_ERR, FX_CAUSE_PEER_OPERATION},
 };
 
 static void rx_nak(struct fx_tp *tp, struct fx_qp *qp, uint8_t syndrome)
@@ -127,7 +145,7 @@ static void rx_nak(struct fx_tp *tp, struct fx_qp *qp, uint8_t syndrome)
 		if (qp->rewound && qp->rewound_psn == qp->una_psn)
 			return;
 		if (qp->retries >= qp->attr.retry_cnt) {
-			fx_completer_fail(tp, qp, FX_WC_RETRY_EXC_ERR, syndrome, "retries exceeded: PSN sequence errors");
+			fx_completer_fail(tp, qp, FX_WC_RETRY_EXC_ERR, syndrome, FX_CAUSE_SEQUENCE);
 			return;
 		}
 		qp->retries++;
@@ -138,7 +156,7 @@ static void rx_nak(struct fx_tp *tp, struct fx_qp *qp, uint8_t syndrome)
 		tp->n.rx_bad_ack++;
 		return;
 	}
-	fx_completer_fail(tp, qp, naks[syndrome & 3].status, syndrome, naks[syndrome & 3].why);
+	fx_completer_fail(tp, qp, naks[syndrome & 3].status, syndrome, naks[syndrome & 3].cause);
 }
 
 static void rx_acknowledge(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
@@ -223,7 +241,7 @@ static bool rx_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, ui
 		qp->resp_sge = qp->resp_sge_off = 0;
 	status = fx_sges_check(tp, qp->pd, w->sge, w->nsge, qp->resp_sge, qp->resp_sge_off, p->len, FX_ACC_LOCAL_WRITE);
 	if (status) {
-		fx_completer_fail(tp, qp, status, 0, "what was fetched may not land where it should");
+		fx_completer_fail(tp, qp, status, 0, FX_CAUSE_BAD_LANDING);
 		return false;
 	}
 	p->act = FX_PLACE_RESPONSE;
@@ -266,8 +284,10 @@ void fx_completer_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 void fx_completer_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 {
 	p->wqe->placed += p->len;
-	if (p->failed && !p->wqe->status)
+	if (p->failed && !p->wqe->status) {
 		p->wqe->status = FX_WC_LOC_PROT_ERR;
+		p->wqe->syndrome = FX_CAUSE_LOST_LANDING;
+	}
 	if (!qp->resp.n || qp->resp.n == FX_RESP_ROOM)
 		fx_run(tp, qp); /* a fence may have waited for it, or the next READ */
 }
@@ -314,6 +334,7 @@ static void retire(struct fx_tp *tp, struct fx_qp *qp)
 
 	while (qp->una.index != qp->post_index) {
 		struct fx_wqe *w = fx_wqe_at(&qp->una);
+		enum fx_cause cause = own_cause(w);
 
 		if (!over(qp, w, &status))
 			return;
@@ -321,14 +342,14 @@ static void retire(struct fx_tp *tp, struct fx_qp *qp)
 			struct fx_cqe cqe = {.index = w->index,
 					     .byte_len = w->length,
 					     .status = status,
-					     .syndrome = (uint8_t)w->syndrome,
+					     .syndrome = (uint8_t)(w->syndrome || !status ? w->syndrome : qp->cause),
 					     .opcode = w->op < FX_WR_OPS ? wc_opcodes[w->op] : 0};
 
 			fx_qp_complete(tp, qp, qp->scq, &cqe);
 		}
 		fx_wqe_retire(tp, qp);
 		if (status && qp->state != FX_QPS_ERR)
-			fx_qp_error(tp, qp, "a completion with an error");
+			fx_qp_error(tp, qp, cause);
 	}
 }
 
@@ -346,7 +367,7 @@ static void timed_out(struct fx_tp *tp, struct fx_qp *qp)
 	tp->n.timeouts++;
 	qp->timeouts++;
 	if (qp->retries >= qp->attr.retry_cnt) {
-		fx_completer_fail(tp, qp, FX_WC_RETRY_EXC_ERR, 0, "retries exceeded: the peer does not answer");
+		fx_completer_fail(tp, qp, FX_WC_RETRY_EXC_ERR, 0, FX_CAUSE_NO_ANSWER);
 		return;
 	}
 	qp->retries++;

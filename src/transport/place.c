@@ -105,33 +105,46 @@ static void landing_advance(struct fx_pkt *p, uint32_t len)
 
 /* ---- engines ---- */
 
-static void engine_submit(struct fx_dma_engine *e, struct fx_dma *q, unsigned *n)
+static void submit_batch(struct fx_tp *tp)
 {
-	unsigned done = *n ? e->ops->submit(e, q, *n) : 0;
+	struct fx_dma_engine *e = tp->cfg.dma;
+	unsigned n = tp->ndma, done = n ? e->ops->submit(e, tp->dma, n) : 0;
 
-	if (done < *n)
-		memmove(q, q + done, (*n - done) * sizeof(*q));
-	*n -= done;
+	if (done < n)
+		memmove(tp->dma, tp->dma + done, (n - done) * sizeof(tp->dma[0]));
+	tp->ndma -= done;
 }
 
-static void submit_all(struct fx_tp *tp)
+/* Into the batch for the windows' engine; false: that is full. */
+static bool queue_fast(struct fx_tp *tp, struct fx_qp *qp, const struct fx_dma *d)
 {
-	if (tp->ndma)
-		engine_submit(tp->cfg.dma, tp->dma, &tp->ndma);
-	if (tp->nslow)
-		engine_submit(tp->cfg.slow, tp->slowq, &tp->nslow);
+	if (tp->ndma == FX_DMA_BATCH)
+		submit_batch(tp);
+	if (tp->ndma == FX_DMA_BATCH) {
+		fx_touch(tp, qp); /* asks again at the next turn */
+		return false;
+	}
+	tp->dma[tp->ndma++] = *d;
+	return true;
 }
 
-/* Room for one more copy on the engine, or NULL. */
-static struct fx_dma *engine_slot(struct fx_tp *tp, bool slow)
+/*
+ * To the slow engine at once: it is the application's memory that decides how long such a copy takes, so there is no
+ * queue here in which those of others could stand behind it. False: its application has too many under way.
+ */
+static bool queue_slow(struct fx_tp *tp, struct fx_qp *qp, const struct fx_dma *d)
 {
-	unsigned *n = slow ? &tp->nslow : &tp->ndma;
+	struct fx_dma_engine *e = tp->cfg.slow;
 
-	if (*n == FX_DMA_BATCH)
-		submit_all(tp);
-	if (*n == FX_DMA_BATCH)
-		return NULL;
-	return slow ? &tp->slowq[(*n)++] : &tp->dma[(*n)++];
+	if (e->ops->submit(e, d, 1)) {
+		qp->share->slow++;
+		return true;
+	}
+	if (qp->share->slow)
+		fx_slow_wait(qp); /* until one of them is done */
+	else
+		fx_touch(tp, qp);
+	return false;
 }
 
 /* Queues `d`, whose cookie is a packet of the queue. False: it has to wait, for its predecessors or for room. */
@@ -139,16 +152,11 @@ static bool enqueue(struct fx_tp *tp, struct fx_fifo *f, const struct fx_dma *d)
 {
 	struct fx_dma_engine *e = d->win ? tp->cfg.dma : tp->cfg.slow;
 	struct fx_pkt *p = d->cookie;
-	struct fx_dma *slot;
 
 	if (f->flying && (f->eng != e || !e->ops->ordered))
 		return false;
-	slot = engine_slot(tp, !d->win);
-	if (!slot) {
-		fx_touch(tp, p->qp); /* asks again at the next turn */
+	if (!(d->win ? queue_fast : queue_slow)(tp, p->qp, d))
 		return false;
-	}
-	*slot = *d;
 	if (!p->ndma++ && !p->flew) {
 		p->flew = true;
 		p->parity = (uint8_t)tp->parity;
@@ -299,14 +307,18 @@ static void fifo_retire(struct fx_tp *tp, struct fx_qp *qp, struct fx_fifo *f)
 /* One turn for every touched QP; what they touch meanwhile waits for the next. */
 static void retire_touched(struct fx_tp *tp)
 {
-	struct fx_qp *qp = tp->touched, *next;
+	struct fx_qp *qp = tp->touched, *next, *asks;
 
 	tp->touched = NULL;
 	for (; qp; qp = next) {
 		next = qp->touch_next;
 		qp->on_touched = false;
+		fx_slow_wait_not(qp);
 		fifo_retire(tp, qp, &qp->reqs);
 		fifo_retire(tp, qp, &qp->resp);
+		/* while they find room, those of its context that wait for some ask again, one after the other */
+		if (!qp->on_waiting && (asks = fx_slow_next(qp->share)))
+			fx_touch(tp, asks);
 		if (!qp->tp)
 			continue; /* detached: only its buffers had to come home */
 		fx_completer_retire(tp, qp);
@@ -327,6 +339,8 @@ static unsigned collect(struct fx_tp *tp, struct fx_dma_engine *e)
 			tp->n.dma_errors++;
 			p->failed = true;
 		}
+		if (e == tp->cfg.slow)
+			p->qp->share->slow--;
 		p->ndma--;
 		tp->flying--;
 		tp->flying_by[p->parity]--;
@@ -340,7 +354,7 @@ unsigned fx_place_poll(struct fx_tp *tp)
 {
 	unsigned n = 0;
 
-	submit_all(tp);
+	submit_batch(tp);
 	if (tp->flying) {
 		n = collect(tp, tp->cfg.dma);
 		if (tp->cfg.slow)

@@ -9,8 +9,6 @@
 
 #include "transport/qp.h"
 
-enum { IBV_EVENT_CQ_ERROR = 0, IBV_EVENT_QP_FATAL_ERROR = 1, IBV_EVENT_SQ_DRAINED = 5 };
-
 struct fx_qp *fx_qp_create(const struct fx_qp_cfg *cfg)
 {
 	struct fx_qp *qp = aligned_alloc(FX_LINE, (sizeof(*qp) + FX_LINE - 1) / FX_LINE * FX_LINE);
@@ -40,18 +38,41 @@ struct fx_qp *fx_qp_create(const struct fx_qp_cfg *cfg)
 int fx_qp_attach(struct fx_tp *tp, struct fx_qp *qp)
 {
 	uint32_t i = qp->qpn >> FX_WORKER_BITS;
+	int err;
 
 	if (i >= tp->cfg.max_qps || tp->qps[i])
 		return -EBUSY;
+	err = fx_sched_join(tp, qp);
+	if (err)
+		return err;
 	qp->tp = tp;
 	qp->window = tp->cfg.window ? tp->cfg.window : FX_WINDOW;
 	tp->qps[i] = qp;
 	return 0;
 }
 
+static void tell(struct fx_tp *tp, struct fx_qp *qp, enum fx_async type)
+{
+	if (tp->cfg.env.event && type != FX_ASYNC_NONE)
+		tp->cfg.env.event(tp->cfg.env.arg, qp, type);
+}
+
+/* The first completion that found no room: nobody can rely on the CQ any more, whoever used it. */
+static void cq_overran(struct fx_tp *tp, struct fx_cq *cq)
+{
+	if (tp->cfg.env.cq_error)
+		tp->cfg.env.cq_error(tp->cfg.env.arg, cq);
+	for (uint32_t i = 0; i < tp->cfg.max_qps; i++) {
+		struct fx_qp *qp = tp->qps[i];
+
+		if (qp && qp->state != FX_QPS_RESET && (qp->scq == cq || qp->rcq == cq))
+			fx_qp_error(tp, qp, FX_CAUSE_CQ_OVERRUN);
+	}
+}
+
 void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct fx_cqe *cqe)
 {
-	bool was_overrun = cq->overrun; /* one event a CQ */
+	bool was_overrun = cq->overrun;
 
 	cqe->qpn_gen = fx_qpn_gen(qp->qpn, qp->gen);
 	tp->n.cqe++;
@@ -63,14 +84,16 @@ void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct
 		return;
 	}
 	tp->n.cq_overruns++;
-	if (tp->cfg.env.event && !was_overrun)
-		tp->cfg.env.event(tp->cfg.env.arg, qp, IBV_EVENT_CQ_ERROR);
-	if (qp->state != FX_QPS_ERR)
-		fx_qp_error(tp, qp, "its completion queue overran");
+	if (!was_overrun)
+		cq_overran(tp, cq);
+	else
+		fx_qp_error(tp, qp, FX_CAUSE_CQ_OVERRUN); /* it came later */
 }
 
-void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp)
+void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause)
 {
+	if (qp->state != FX_QPS_ERR)
+		qp->cause = cause;
 	qp->state = FX_QPS_ERR;
 	qp->rnr_wait = qp->draining = false;
 	qp->cut_err = 0;
@@ -79,23 +102,30 @@ void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp)
 	fx_timer_set(tp, qp, tp->now + FX_FLUSH_SOON);
 }
 
-void fx_qp_error(struct fx_tp *tp, struct fx_qp *qp, const char *why)
+void fx_qp_error(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause)
 {
 	if (qp->state == FX_QPS_ERR)
 		return;
 	tp->n.qp_errors++;
-	fx_qp_flush(tp, qp);
+	fx_qp_flush(tp, qp, cause);
 	if (tp->cfg.env.trouble)
-		tp->cfg.env.trouble(tp->cfg.env.arg, qp, why);
-	if (tp->cfg.env.event)
-		tp->cfg.env.event(tp->cfg.env.arg, qp, IBV_EVENT_QP_FATAL_ERROR);
+		tp->cfg.env.trouble(tp->cfg.env.arg, qp, cause);
+	tell(tp, qp, fx_cause_async(cause));
+}
+
+/* IBTA 11.6.3.1, communication established: once a life. */
+void fx_qp_greet(struct fx_tp *tp, struct fx_qp *qp)
+{
+	if (!qp->greeted)
+		tell(tp, qp, FX_ASYNC_COMM_EST);
+	qp->greeted = true;
 }
 
 void fx_qp_drained(struct fx_tp *tp, struct fx_qp *qp)
 {
 	qp->draining = false;
-	if (qp->attr.en_sqd_async_notify && tp->cfg.env.event)
-		tp->cfg.env.event(tp->cfg.env.arg, qp, IBV_EVENT_SQ_DRAINED);
+	if (qp->attr.en_sqd_async_notify)
+		tell(tp, qp, FX_ASYNC_SQ_DRAINED);
 }
 
 /* Out of every list and timer; what is queued has no effect any more. */
@@ -104,12 +134,16 @@ static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
 	fx_place_drop(qp, &qp->reqs);
 	fx_place_drop(qp, &qp->resp);
 	fx_wheel_disarm(&tp->wheel, &qp->timer);
+	fx_run_not(tp, qp);
+	fx_slow_wait_not(qp);
 	fx_wqe_drop_all(tp, qp, sq_index);
 	qp->njobs = 0;
 	qp->natomics = 0;
 	qp->nak_want = 0;
 	qp->ack_want = qp->nak_sent = qp->dead_end = qp->have_rwqe = false;
-	qp->rnr_wait = qp->rewound = qp->draining = false;
+	qp->rnr_wait = qp->rewound = qp->draining = qp->greeted = false;
+	qp->cause = FX_CAUSE_NONE;
+	qp->staged_psn = FX_PSN_NONE;
 	qp->cut_err = qp->retries = qp->rnr_retries = 0;
 	qp->rd_n = 0;
 	qp->msg_flags = qp->msg_off = qp->msn = 0;
@@ -149,7 +183,8 @@ bool fx_qp_idle(const struct fx_qp *qp)
 
 void fx_qp_free(struct fx_tp *tp, struct fx_qp *qp)
 {
-	(void)tp;
+	if (qp->share)
+		fx_sched_quit(tp, qp);
 	free(qp->rwqe);
 	free(qp);
 }
@@ -188,6 +223,7 @@ void fx_qp_snapshot(const struct fx_qp *qp, struct fx_qp_info *info)
 		.sq_outstanding = qp->post_index - qp->una.index,
 		.retries = qp->retries,
 		.rnr_retries = qp->rnr_retries,
+		.cause = qp->cause,
 		.tx_packets = qp->tx_packets,
 		.rx_packets = qp->rx_packets,
 		.retransmits = qp->retransmits,

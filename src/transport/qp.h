@@ -12,7 +12,9 @@
  *	place.c		placements in PSN order over asynchronous DMA engines
  *	state.c		the state table of modify_qp
  *	qp.c		life of a QP, errors and flushes
- *	transport.c	packets to QPs, the run lists, timers
+ *	sched.c		whose packet is next
+ *	cause.c		why QPs go to error, and what is told of it
+ *	transport.c	packets to QPs, timers
  */
 #ifndef FX_TRANSPORT_QP_H
 #define FX_TRANSPORT_QP_H
@@ -58,7 +60,6 @@ enum {
 	FX_READ_CHUNK = 64,	/* response packets one READ request asks for: paces the responder */
 	FX_BACKLOG = 512,	/* packets of a QP that may wait for placement */
 	FX_RESP_ROOM = 256,	/* of which READ responses, before the next READ is asked for */
-	FX_TX_QUANTUM = 16,	/* packets a QP sends before its neighbour's turn */
 	FX_ACK_EVERY = 32,	/* packets between acknowledge requests inside a message */
 	FX_MAX_MSG_LOG2 = 31,
 };
@@ -68,6 +69,24 @@ enum {
 /* ns: how soon a receive posted in ERR is flushed; twice as late each time that there was none */
 #define FX_FLUSH_SOON UINT64_C(200000)
 #define FX_FLUSH_LATE UINT64_C(25600000)
+
+/* A place in a ring that has a head of the same kind. */
+struct fx_link {
+	struct fx_link *next, *prev;
+};
+
+/* What the QPs of a context share: its turn at the wire, and its application's memory. sched.c */
+struct fx_share {
+	struct fx_share *next; /* of all contexts */
+	struct fx_link link;   /* in tp->turns, while on_turns */
+	struct fx_link qps;    /* that have something to send */
+	struct fx_link waiting; /* that have a slow copy for which the engine had no room */
+	uint32_t ctx, nqps;
+	int32_t left;	    /* bytes of its allowance: more than 0 */
+	uint32_t gathering; /* packets that are being staged */
+	uint32_t slow;	    /* slow copies under way */
+	bool on_turns;
+};
 
 /* A send work request in the core: this, then more SGEs or inline data in the slots behind it. */
 struct fx_wqe {
@@ -151,7 +170,8 @@ struct fx_qp {
 	bool staging;		/* a packet is being gathered; nothing may overtake it */
 	bool rnr_wait;
 	bool draining;		/* SQD, and what was begun is not over */
-	bool on_run, on_acks, on_touched;
+	bool on_run, on_acks, on_touched, on_waiting;
+	bool asks_first; /* its requests go before its answers */
 	uint8_t mtu_shift;
 	uint32_t qpn, dest_qpn, pd;
 	uint16_t ip_id;
@@ -159,7 +179,10 @@ struct fx_qp {
 	uint8_t rd_head, rd_n;
 	uint32_t since_ackreq;
 	struct fx_tmpl tmpl;
-	struct fx_qp *run_next, *ack_next, *touch_next;
+	struct fx_qp *ack_next, *touch_next;
+	struct fx_link run, wait;
+	struct fx_share *share; /* from attach to free */
+	int32_t left;		/* bytes of its allowance: more than 0 */
 
 	/* completer */
 	struct fx_cursor ack;	/* WQE that una_psn is in */
@@ -209,6 +232,9 @@ struct fx_qp {
 	struct fx_path path;
 	uint32_t access;
 	uint32_t refs; /* segments in the transmit queue */
+	enum fx_cause cause; /* of the error it is in */
+	bool greeted;	     /* COMM_EST was told */
+	uint32_t staged_psn; /* READ response that is being gathered */
 	uint64_t tx_packets, rx_packets, retransmits, naks, timeouts, dups;
 };
 
@@ -216,7 +242,8 @@ struct fx_tp {
 	struct fx_tp_cfg cfg;
 	uint64_t now;
 	struct fx_qp **qps; /* by QPN >> FX_WORKER_BITS */
-	struct fx_runlist run;
+	struct fx_share *shares;
+	struct fx_link turns; /* contexts that have something to send */
 	struct fx_qp *acks_head, *acks_tail, *touched;
 	struct fx_pkt *released;
 	struct fx_chunk *chunks; /* free ones */
@@ -224,10 +251,10 @@ struct fx_tp {
 	struct fx_wheel wheel;
 	struct fx_counters n;
 	uint64_t memory;
-	unsigned ndma, nslow; /* collected, not yet submitted */
+	unsigned ndma;	      /* collected, not yet submitted */
 	unsigned flying;      /* submitted, not yet completed */
 	unsigned flying_by[2], parity;
-	struct fx_dma dma[FX_DMA_BATCH], slowq[FX_DMA_BATCH];
+	struct fx_dma dma[FX_DMA_BATCH];
 };
 
 /* ---- wqe.c ---- */
@@ -265,7 +292,9 @@ void fx_completer_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 void fx_completer_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 void fx_completer_retire(struct fx_tp *tp, struct fx_qp *qp);
 /* The WQE at `ack` fails: everything before it completes, it gets `status`, the QP goes to error. */
-void fx_completer_fail(struct fx_tp *tp, struct fx_qp *qp, uint8_t status, uint8_t syndrome, const char *why);
+void fx_completer_fail(struct fx_tp *tp, struct fx_qp *qp, uint8_t status, uint8_t syndrome, enum fx_cause cause);
+/* Bytes of the WQE could not be read when they were to be sent: it fails when its turn comes. */
+void fx_completer_lost(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w);
 void fx_completer_timer(struct fx_tp *tp, struct fx_qp *qp);
 void fx_completer_settle(struct fx_tp *tp, struct fx_qp *qp); /* a local error whose turn has come */
 
@@ -282,6 +311,7 @@ void fx_answer_read(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_read_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_atomic(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_atomic_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
+void fx_answer_lost(struct fx_tp *tp, struct fx_qp *qp); /* the READ response that was being staged */
 unsigned fx_answer_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max);
 
 /* ---- place.c ---- */
@@ -296,15 +326,28 @@ uint8_t fx_sges_check(struct fx_tp *tp, uint32_t pd, const struct fx_sge *sge, u
 void fx_sges_skip(const struct fx_sge *sge, uint32_t nsge, uint32_t *i, uint32_t *off, uint32_t len);
 
 /* ---- qp.c ---- */
-void fx_qp_error(struct fx_tp *tp, struct fx_qp *qp, const char *why);
-void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp);
+void fx_qp_error(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause);
+void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause);
+void fx_qp_greet(struct fx_tp *tp, struct fx_qp *qp); /* a packet came in RTR */
 void fx_qp_reset(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index, uint32_t rq_index);
 void fx_qp_drained(struct fx_tp *tp, struct fx_qp *qp);
 void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct fx_cqe *cqe);
 
-/* ---- transport.c ---- */
+/* ---- sched.c ---- */
+void fx_sched_init(struct fx_tp *tp);
+void fx_sched_fini(struct fx_tp *tp);
+int fx_sched_join(struct fx_tp *tp, struct fx_qp *qp); /* 0 or -ENOMEM */
+void fx_sched_quit(struct fx_tp *tp, struct fx_qp *qp);
 void fx_run(struct fx_tp *tp, struct fx_qp *qp);     /* it has something to send */
+void fx_run_not(struct fx_tp *tp, struct fx_qp *qp); /* or nothing any more */
 void fx_run_ack(struct fx_tp *tp, struct fx_qp *qp); /* an answer is due */
+void fx_sched_gathered(struct fx_tp *tp, struct fx_qp *qp); /* its staged packet is out, or lost */
+/* The QP asks for its slow copy again when one of its context is done; and the one that asks first. */
+void fx_slow_wait(struct fx_qp *qp);
+void fx_slow_wait_not(struct fx_qp *qp);
+struct fx_qp *fx_slow_next(const struct fx_share *s);
+
+/* ---- transport.c ---- */
 void fx_release(struct fx_tp *tp, struct fx_pkt *p);
 void fx_timer_set(struct fx_tp *tp, struct fx_qp *qp, uint64_t when);
 

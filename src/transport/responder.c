@@ -284,9 +284,10 @@ void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 
 /* ---- in memory ---- */
 
-static void receive_done(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p, uint8_t status)
+static void receive_done(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p, uint8_t status,
+			 enum fx_cause cause)
 {
-	struct fx_cqe cqe = {.index = p->index, .status = status, .opcode = p->wc_opcode};
+	struct fx_cqe cqe = {.index = p->index, .status = status, .opcode = p->wc_opcode, .syndrome = (uint8_t)cause};
 
 	if (!status) {
 		cqe.byte_len = p->byte_len;
@@ -298,22 +299,36 @@ static void receive_done(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt
 	fx_qp_complete(tp, qp, qp->rcq, &cqe);
 }
 
+/* A receive that completes with an error tells enough; else it is an event (IBTA 11.6.3.2). */
+static enum fx_cause refusal_cause(const struct fx_pkt *p)
+{
+	if (p->failed)
+		return FX_CAUSE_LOST_MEMORY;
+	if (p->status)
+		return p->status == FX_WC_LOC_LEN_ERR ? FX_CAUSE_RECEIVE_ROOM : FX_CAUSE_RECEIVE_MEMORY;
+	if (p->syndrome == FX_NAK_REMOTE_OP)
+		return FX_CAUSE_RECEIVE_ENTRY;
+	return p->syndrome == FX_NAK_REMOTE_ACCESS ? FX_CAUSE_ACCESS : FX_CAUSE_INVALID_REQUEST;
+}
+
 static void nak_now(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
 {
+	enum fx_cause cause = refusal_cause(p);
+
 	qp->nak_want = p->syndrome;
 	qp->nak_psn = p->psn;
 	fx_run_ack(tp, qp);
 	if (p->status)
-		receive_done(tp, qp, p, p->status);
+		receive_done(tp, qp, p, p->status, cause);
 	if (p->syndrome > FX_NAK_PSN)
-		fx_qp_error(tp, qp, "a request of the peer was refused");
+		fx_qp_error(tp, qp, cause);
 }
 
 void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 {
 	if (qp->state == FX_QPS_ERR) {
 		if (p->act == FX_PLACE_RECV)
-			receive_done(tp, qp, p, FX_WC_WR_FLUSH_ERR);
+			receive_done(tp, qp, p, FX_WC_WR_FLUSH_ERR, qp->cause);
 		return;
 	}
 	if (p->failed) {
@@ -332,7 +347,7 @@ void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 	if (p->act != FX_PLACE_NONE)
 		qp->msn = (qp->msn + 1) & FX_PSN_MASK;
 	if (p->act == FX_PLACE_RECV)
-		receive_done(tp, qp, p, FX_WC_SUCCESS);
+		receive_done(tp, qp, p, FX_WC_SUCCESS, FX_CAUSE_NONE);
 	if (p->act == FX_PLACE_READ) {
 		fx_answer_read(tp, qp, p);
 	} else if (p->act == FX_PLACE_ATOMIC) {
@@ -345,7 +360,7 @@ void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 
 void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp)
 {
-	struct fx_cqe cqe = {.status = FX_WC_WR_FLUSH_ERR, .opcode = FX_WC_RECV};
+	struct fx_cqe cqe = {.status = FX_WC_WR_FLUSH_ERR, .opcode = FX_WC_RECV, .syndrome = (uint8_t)qp->cause};
 	uint32_t index, from = qp->rq.index;
 
 	if (qp->reqs.n)

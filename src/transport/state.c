@@ -174,7 +174,7 @@ int fx_qp_modify(struct fx_tp *tp, struct fx_qp *qp, const struct fx_qp_attr *at
 		return 0;
 	}
 	if (to == FX_QPS_ERR) {
-		fx_qp_flush(tp, qp);
+		fx_qp_flush(tp, qp, FX_CAUSE_ASKED);
 		return 0;
 	}
 	apply(qp, attr, mask, path);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The transport of one worker as a whole: frames to QPs, run lists, timers, the public face of place.c.
+ * The transport of one worker as a whole: frames to QPs, timers, the public face of place.c.
  *
  * Room: transport.
  */
@@ -21,6 +21,7 @@ struct fx_tp *fx_tp_create(const struct fx_tp_cfg *cfg, uint64_t now)
 		free(tp);
 		return NULL;
 	}
+	fx_sched_init(tp);
 	fx_wheel_init(&tp->wheel, now);
 	return tp;
 }
@@ -29,6 +30,7 @@ void fx_tp_destroy(struct fx_tp *tp)
 {
 	if (!tp)
 		return;
+	fx_sched_fini(tp);
 	fx_wqe_free_slabs(tp);
 	free(tp->qps);
 	free(tp);
@@ -40,109 +42,20 @@ void fx_tp_set_now(struct fx_tp *tp, uint64_t now)
 		tp->now = now;
 }
 
-/* ---- run lists ---- */
-
-void fx_run(struct fx_tp *tp, struct fx_qp *qp)
-{
-	if (qp->on_run || !qp->tp)
-		return;
-	qp->on_run = true;
-	qp->run_next = NULL;
-	if (tp->run.tail)
-		tp->run.tail->run_next = qp;
-	else
-		tp->run.head = qp;
-	tp->run.tail = qp;
-}
-
-void fx_run_ack(struct fx_tp *tp, struct fx_qp *qp)
-{
-	if (qp->on_acks || !qp->tp)
-		return;
-	qp->on_acks = true;
-	qp->ack_next = NULL;
-	if (tp->acks_tail)
-		tp->acks_tail->ack_next = qp;
-	else
-		tp->acks_head = qp;
-	tp->acks_tail = qp;
-}
-
-static struct fx_qp *pop_ack(struct fx_tp *tp)
-{
-	struct fx_qp *qp = tp->acks_head;
-
-	if (qp) {
-		tp->acks_head = qp->ack_next;
-		if (!tp->acks_head)
-			tp->acks_tail = NULL;
-		qp->on_acks = false;
-	}
-	return qp;
-}
-
-static struct fx_qp *pop_run(struct fx_tp *tp)
-{
-	struct fx_qp *qp = tp->run.head;
-
-	if (qp) {
-		tp->run.head = qp->run_next;
-		if (!tp->run.head)
-			tp->run.tail = NULL;
-		qp->on_run = false;
-	}
-	return qp;
-}
-
-static bool has_answers(const struct fx_qp *qp)
-{
-	return !qp->staging && (qp->njobs || qp->nak_want || qp->ack_want);
-}
-
-unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max)
-{
-	struct fx_qp *qp;
-	unsigned n = 0;
-
-	/* acknowledges first: they are short, and they are what the peers wait for */
-	while (n < max && (qp = pop_ack(tp))) {
-		if (qp->njobs || qp->staging) {
-			fx_run(tp, qp); /* they go out behind READ responses, in their turn */
-			continue;
-		}
-		if (qp->tp)
-			n += fx_answer_cut(tp, qp, out + n, 1);
-	}
-	while (n < max && (qp = pop_run(tp))) {
-		unsigned room = max - n < FX_TX_QUANTUM ? max - n : FX_TX_QUANTUM, k;
-
-		if (!qp->tp)
-			continue;
-		k = fx_answer_cut(tp, qp, out + n, room);
-		k += fx_requester_cut(tp, qp, out + n + k, room - k);
-		n += k;
-		if (has_answers(qp) || fx_requester_ready(qp))
-			fx_run(tp, qp);
-	}
-	return n;
-}
-
-bool fx_tp_tx_ready(const struct fx_tp *tp)
-{
-	return tp->run.head || tp->acks_head;
-}
+/* ---- send ---- */
 
 void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, int err)
 {
-	qp->staging = false;
-	if (wqe)
-		fx_tp_seg_done(tp, wqe);
-	if (!qp->tp)
-		return;
+	fx_sched_gathered(tp, qp);
 	if (err) {
 		tp->n.dma_errors++;
-		fx_qp_error(tp, qp, "memory that was to be sent is gone");
+		if (wqe)
+			fx_completer_lost(tp, qp, wqe);
+		else
+			fx_answer_lost(tp, qp);
 	}
+	if (wqe)
+		fx_tp_seg_done(tp, wqe);
 	fx_run(tp, qp);
 }
 
@@ -232,6 +145,8 @@ static void receive(struct fx_tp *tp, struct fx_pkt *p)
 	} else if (flags & FX_OPF_RSP) {
 		fx_completer_rx(tp, qp, p);
 	} else {
+		if (qp->state == FX_QPS_RTR)
+			fx_qp_greet(tp, qp);
 		fx_responder_rx(tp, qp, p);
 	}
 }

@@ -17,6 +17,7 @@
 
 #include "control/protocol.h"
 #include "pipe/ring.h"
+#include "transport/cause.h"
 #include "transport/counters.h"
 #include "transport/dma.h"
 #include "transport/mr.h"
@@ -111,19 +112,16 @@ struct fx_txpkt {
 	} seg[FX_TX_SEGS];
 };
 
-/* Async events for the host (enum ibv_event_type values); rare, so a call is fine. */
+/* What the owner is told of; rare, so a call is fine. All may be NULL. */
 struct fx_tp_env {
-	void (*event)(void *arg, struct fx_qp *qp, uint8_t ibv_event_type);
-	/* Something for flexinsctl and the log: why a QP went to error. */
-	void (*trouble)(void *arg, struct fx_qp *qp, const char *why);
+	/* Asynchronous events for the host: of a QP (enum fx_async), and the one of a CQ. */
+	void (*event)(void *arg, struct fx_qp *qp, enum fx_async type);
+	void (*cq_error)(void *arg, struct fx_cq *cq);
+	/* For the log: why a QP went to error by itself. */
+	void (*trouble)(void *arg, struct fx_qp *qp, enum fx_cause cause);
 	void *arg;
 	/* A CQE fires the CQ's arm: fx_cq_fire(), and tell whoever waits. May be NULL if nobody arms. */
 	void (*comp)(void *arg, struct fx_cq *cq);
-};
-
-/* Per-QP-list links: a QP is on at most one run list. */
-struct fx_runlist {
-	struct fx_qp *head, *tail;
 };
 
 struct fx_tp_cfg {
@@ -196,7 +194,7 @@ struct fx_path {
 
 /* Allocates; the QP is in RESET and not yet known by number. Returns NULL with errno. */
 struct fx_qp *fx_qp_create(const struct fx_qp_cfg *cfg);
-/* Makes it known to the worker's transport (worker thread). */
+/* Makes it known to the worker's transport (worker thread). Returns 0, -EBUSY, -ENOMEM. */
 int fx_qp_attach(struct fx_tp *tp, struct fx_qp *qp);
 /*
  * A transition or a change of attributes as ibv_modify_qp has it (IBTA 10.3.1): returns 0, EINVAL, EOPNOTSUPP.
@@ -221,6 +219,7 @@ struct fx_qp_info {
 	uint32_t qpn, gen, ctx, state, dest_qpn, mtu, type;
 	uint32_t sq_psn, una_psn, next_psn, rq_psn, placed_psn, msn;
 	uint32_t sq_outstanding, retries, rnr_retries;
+	uint32_t cause; /* enum fx_cause, in ERR */
 	uint64_t tx_packets, rx_packets, retransmits, naks, timeouts, dups;
 };
 void fx_qp_snapshot(const struct fx_qp *qp, struct fx_qp_info *info);

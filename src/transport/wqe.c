@@ -328,12 +328,12 @@ void fx_post(struct fx_tp *tp, uint32_t ctx, const struct fx_sq_slot *e)
 		return;
 	if (e->index != qp->post_index || qp->state < FX_QPS_RTS) {
 		tp->n.wqe_bad++;
-		fx_qp_error(tp, qp, "a work request out of order or in a state that takes none");
+		fx_qp_error(tp, qp, FX_CAUSE_OUT_OF_ORDER);
 		return;
 	}
 	if (qp->post_index - qp->una.index >= qp->cfg.max_send_wr) {
 		tp->n.wqe_overrun++;
-		fx_qp_error(tp, qp, "more work requests than max_send_wr");
+		fx_qp_error(tp, qp, FX_CAUSE_TOO_MANY);
 		return;
 	}
 	status = entry_check(qp, e);
@@ -342,7 +342,7 @@ void fx_post(struct fx_tp *tp, uint32_t ctx, const struct fx_sq_slot *e)
 	w = wqe_append(tp, qp, wqe_slots(e, status));
 	if (!w) {
 		tp->n.wqe_bad++;
-		fx_qp_error(tp, qp, "no memory for work requests");
+		fx_qp_error(tp, qp, FX_CAUSE_NO_MEMORY);
 		return;
 	}
 	wqe_fill(qp, w, e, status);

@@ -58,7 +58,7 @@ struct load {
 	struct flow flow[FLOWS_MAX];
 	struct flow *pair[SIM_HOSTS][FLOWS_MAX][2]; /* of each QP: what it sends, what it receives */
 	struct cq *cq[SIM_HOSTS][CQS_MAX];
-	const char *why;
+	enum fx_cause why;
 };
 
 uint64_t app_turn(void *arg, struct host *h);

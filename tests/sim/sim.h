@@ -22,6 +22,8 @@
 
 enum { SIM_MTU_MAX = 4096, SIM_FRAME = FX_TX_ROOM + SIM_MTU_MAX + 64, SIM_HOSTS = 2, SIM_BURST = 32 };
 
+enum { SIM_EVENTS = FX_ASYNC_SQ_DRAINED + 1 };
+
 #define SIM_NEVER UINT64_MAX
 
 /* ---- random numbers: one stream for each purpose, so that one draw more here changes nothing there ---- */
@@ -199,9 +201,8 @@ struct host {
 	uint64_t (*app)(void *arg, struct host *h);
 	void *app_arg;
 	uint64_t app_at;
-	const char *trouble;
-	unsigned events;
-	uint8_t last_event; /* enum ibv_event_type */
+	enum fx_cause trouble; /* the last one */
+	unsigned events, event[SIM_EVENTS]; /* asynchronous ones, of each kind */
 };
 
 struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg);

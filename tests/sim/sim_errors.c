@@ -34,8 +34,9 @@ static void expect_refused(struct pair *p, struct wr *bad, uint8_t opcode, uint8
 	pair_expect_none(p, 0);
 	assert_int_equal(pair_state(p, 0), ERR);
 	assert_int_equal(pair_state(p, 1), ERR);
-	assert_int_equal(p->h[0]->events, 1);
+	assert_int_equal(p->h[0]->events, 0); /* the completion tells it */
 	assert_int_equal(p->h[1]->events, 1);
+	assert_int_equal(p->h[1]->event[FX_ASYNC_QP_ACCESS_ERR], 1);
 	pair_check(p, 1, 100000, 3000, 1);
 	pair_check_blank(p, 1, 0, 100000);
 	pair_check_blank(p, 1, 103000, PAIR_MEM - 103000);

@@ -29,19 +29,25 @@ enum {
 };
 enum { INIT = 1, RTR = 2, RTS = 3 };
 
-static void on_event(void *arg, struct fx_qp *qp, uint8_t type)
+static void on_event(void *arg, struct fx_qp *qp, enum fx_async type)
 {
 	struct host *h = arg;
 
 	(void)qp;
 	h->events++;
-	h->last_event = type;
+	h->event[type]++;
 }
 
-static void on_trouble(void *arg, struct fx_qp *qp, const char *why)
+static void on_cq_error(void *arg, struct fx_cq *cq)
+{
+	(void)cq;
+	on_event(arg, NULL, FX_ASYNC_CQ_ERR);
+}
+
+static void on_trouble(void *arg, struct fx_qp *qp, enum fx_cause cause)
 {
 	(void)qp;
-	((struct host *)arg)->trouble = why;
+	((struct host *)arg)->trouble = cause;
 }
 
 struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
@@ -52,7 +58,7 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 		.window = cfg->window,
 		.icrc = cfg->icrc,
 		.mrs = &h->table,
-		.env = {.event = on_event, .trouble = on_trouble, .arg = h},
+		.env = {.event = on_event, .cq_error = on_cq_error, .trouble = on_trouble, .arg = h},
 	};
 
 	h->s = s;
@@ -196,8 +202,7 @@ void host_turn(struct host *h)
 	}
 	if (!h->in_head)
 		fx_tp_timers(h->tp);
-	if (h->app)
-		h->app_at = h->app(h->app_arg, h);
+	h->app_at = h->app ? h->app(h->app_arg, h) : SIM_NEVER;
 	transmit(h);
 	sleep_until_due(h);
 }

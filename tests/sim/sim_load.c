@@ -426,7 +426,7 @@ const char *load_run(const struct sim_cfg *cfg)
 	run(l);
 	bad = or_failed(l->s->oracle);
 	if (bad)
-		snprintf(why, sizeof(why), "%s%s%s", bad, l->why ? ": " : "", l->why ? l->why : "");
+		snprintf(why, sizeof(why), "%s%s%s", bad, l->why ? ": " : "", l->why ? fx_cause_text(l->why) : "");
 	add_totals(l);
 	if (!load_teardown(l) && !bad) {
 		snprintf(why, sizeof(why), "a QP never became idle");
