@@ -135,7 +135,7 @@ static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
 	fx_place_drop(qp, &qp->resp);
 	fx_wheel_disarm(&tp->wheel, &qp->timer);
 	fx_run_not(tp, qp);
-	fx_slow_wait_not(qp);
+	fx_touch(tp, qp); /* for what was queued to go home */
 	fx_wqe_drop_all(tp, qp, sq_index);
 	qp->njobs = 0;
 	qp->natomics = 0;
@@ -172,7 +172,6 @@ void fx_qp_detach(struct fx_tp *tp, struct fx_qp *qp)
 	qp->state = FX_QPS_RESET;
 	tp->qps[i] = NULL;
 	qp->tp = NULL;
-	fx_touch(tp, qp);
 }
 
 bool fx_qp_idle(const struct fx_qp *qp)

@@ -128,17 +128,26 @@ struct mem {
 	uint32_t size, room;
 	struct fx_mr mr;
 	struct fx_mr_run runs[32];
+	/* of its slow copies: that many at a time, if not 0; and while it stalls none of them ends */
+	uint32_t lane, under_way;
+	bool stalls;
+	bool gone; /* and all of them fail */
 };
 struct mem *mem_create(struct host *h, uint32_t size, uint32_t access, enum mem_kind kind, struct rng *r);
 void mem_destroy(struct mem *m);
 void mem_publish(struct host *h, struct mem *m, uint32_t slot, uint32_t secret);
 void mem_revoke(struct host *h, struct mem *m);
+static inline struct mem *mem_of(const struct fx_mr *mr)
+{
+	return (struct mem *)((char *)(uintptr_t)mr - offsetof(struct mem, mr));
+}
 static inline uint64_t mem_va(const struct mem *m, const uint8_t *p)
 {
 	return m->mr.iova + (uint64_t)(p - m->bytes);
 }
 /* An engine for what no window reaches: copies after some polls, in any order. */
 struct fx_dma_engine *slow_engine_create(uint64_t seed, unsigned delay);
+uint64_t slow_engine_refused(const struct fx_dma_engine *e); /* copies for which there was no room */
 
 /* ---- host ---- */
 enum { HOST_MRS = 4096, HOST_QPS = 256 };
@@ -224,7 +233,8 @@ struct link_attr {
 struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq, struct cq *rcq,
 		     uint32_t sq_index, uint32_t rq_index);
 bool qp_destroy(struct qp *q); /* false: something still pointed at it */
-/* Through INIT and RTR to RTS. Returns the first error. */
+/* Through INIT to RTR, or on to RTS. Returns the first error. */
+int qp_listen(struct qp *q, const struct qp *peer, const struct link_attr *a);
 int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a);
 int qp_state(struct qp *q, uint32_t state);
 void qp_post(struct qp *q, const struct wr *w);

@@ -366,7 +366,9 @@ static void test_cq_overrun(void **state)
 	for (unsigned i = 0; i < 6; i++)
 		pair_post(p, 0, FX_WR_WRITE, 0, 100, 0);
 	pair_run(p, 2 * MS);
-	assert_true(p->h[0]->events >= 1);
+	assert_int_equal(p->h[0]->events, 2);
+	assert_int_equal(p->h[0]->event[FX_ASYNC_CQ_ERR], 1);
+	assert_int_equal(p->h[0]->event[FX_ASYNC_QP_FATAL], 1);
 	assert_true(pair_counters(p, 0)->cq_overruns >= 1);
 	p->deaf[0] = false;
 	pair_run(p, 2 * MS);

@@ -302,7 +302,7 @@ static void address(uint8_t *a, const struct host *h, bool ip6)
 	a[15] = (uint8_t)(h->id + 1);
 }
 
-int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a)
+int qp_listen(struct qp *q, const struct qp *peer, const struct link_attr *a)
 {
 	struct fx_path path = {.mtu_max = SIM_MTU_MAX};
 	struct fx_qp_attr m = {.qp_state = INIT, .port_num = 1, .access = a->access};
@@ -329,17 +329,22 @@ int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a)
 	m.rq_psn = a->psn[!me];
 	m.max_dest_rd_atomic = a->rd_atomic;
 	m.min_rnr_timer = a->min_rnr_timer;
-	err = fx_qp_modify(q->h->tp, q->core, &m,
-			   M_STATE | M_AV | M_MTU | M_DEST_QPN | M_RQ_PSN | M_DEST_RD_ATOMIC | M_RNR_TIMER,
-			   &path, 0, 0);
+	return fx_qp_modify(q->h->tp, q->core, &m,
+			    M_STATE | M_AV | M_MTU | M_DEST_QPN | M_RQ_PSN | M_DEST_RD_ATOMIC | M_RNR_TIMER, &path, 0, 0);
+}
+
+int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a)
+{
+	const struct fx_qp_attr m = {.qp_state = RTS,
+				     .sq_psn = a->psn[q->h->id],
+				     .timeout = a->timeout,
+				     .retry_cnt = a->retry_cnt,
+				     .rnr_retry = a->rnr_retry,
+				     .max_rd_atomic = a->rd_atomic};
+	int err = qp_listen(q, peer, a);
+
 	if (err)
 		return err;
-	m.qp_state = RTS;
-	m.sq_psn = a->psn[me];
-	m.timeout = a->timeout;
-	m.retry_cnt = a->retry_cnt;
-	m.rnr_retry = a->rnr_retry;
-	m.max_rd_atomic = a->rd_atomic;
 	return fx_qp_modify(q->h->tp, q->core, &m,
 			    M_STATE | M_SQ_PSN | M_TIMEOUT | M_RETRY | M_RNR_RETRY | M_RD_ATOMIC, NULL, 0, 0);
 }

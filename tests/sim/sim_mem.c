@@ -103,21 +103,29 @@ struct slow {
 	struct fx_dma_engine e;
 	struct rng rng;
 	unsigned delay, n;
+	uint64_t refused;
 	struct {
 		struct fx_dma d;
 		unsigned polls; /* left */
 	} q[QUEUE];
 };
 
+static bool has_room(const struct slow *s, const struct mem *m)
+{
+	return s->n < QUEUE && (!m->lane || m->under_way < m->lane);
+}
+
 static unsigned slow_submit(struct fx_dma_engine *e, const struct fx_dma *d, unsigned n)
 {
 	struct slow *s = (struct slow *)e;
 	unsigned k;
 
-	for (k = 0; k < n && s->n < QUEUE; k++) {
+	for (k = 0; k < n && has_room(s, mem_of(d[k].mr)); k++) {
+		mem_of(d[k].mr)->under_way++;
 		s->q[s->n].d = d[k];
 		s->q[s->n++].polls = (unsigned)rng_below(&s->rng, s->delay + 1);
 	}
+	s->refused += k < n;
 	return k;
 }
 
@@ -144,18 +152,23 @@ static unsigned slow_poll(struct fx_dma_engine *e, struct fx_dma_done *out, unsi
 	for (unsigned i = 0; i < s->n && n < max;) {
 		const struct fx_dma *d = &s->q[i].d;
 		uint8_t *mem = (uint8_t *)d->mr->slow + (d->va - d->mr->iova);
+		int err = 0;
 
-		if (s->q[i].polls) {
-			s->q[i++].polls--;
+		if (s->q[i].polls || mem_of(d->mr)->stalls) {
+			s->q[i].polls -= s->q[i].polls > 0;
+			i++;
 			continue;
 		}
-		if (d->op)
+		mem_of(d->mr)->under_way--;
+		if (mem_of(d->mr)->gone)
+			err = -EFAULT;
+		else if (d->op)
 			slow_atomic(d, mem);
 		else if (d->to_window)
 			memcpy(mem, d->local, d->len);
 		else
 			memcpy(d->local, mem, d->len);
-		out[n++] = (struct fx_dma_done){.cookie = d->cookie};
+		out[n++] = (struct fx_dma_done){.cookie = d->cookie, .err = err};
 		s->q[i] = s->q[--s->n];
 	}
 	return n;
@@ -178,6 +191,11 @@ static const struct fx_dma_ops slow_ops = {
 	.pending = slow_pending,
 	.destroy = slow_destroy,
 };
+
+uint64_t slow_engine_refused(const struct fx_dma_engine *e)
+{
+	return ((const struct slow *)e)->refused;
+}
 
 struct fx_dma_engine *slow_engine_create(uint64_t seed, unsigned delay)
 {

@@ -236,22 +236,25 @@ static void departed(struct sim *s, struct frame *f)
 	uint32_t off = inspect(s, f), len;
 	struct fx_bth bth;
 	uint64_t at;
-	bool lost;
+	bool lost = false;
 
 	if (!s->link.zero_copy || f->tx.stage) {
 		if (f->tx.nseg && !f->flat)
 			gather(f);
-		if (f->tx.stage)
-			fx_tp_staged(f->src->tp, f->tx.qp, f->tx.wqe, 0);
-		else
+		if (f->tx.stage) {
+			for (unsigned i = 0; i < f->tx.nseg; i++)
+				lost |= mem_of(f->tx.seg[i].mr)->gone;
+			fx_tp_staged(f->src->tp, f->tx.qp, f->tx.wqe, lost ? -EFAULT : 0);
+		} else {
 			while (f->held) {
 				f->held--;
 				fx_tp_seg_done(f->src->tp, f->tx.wqe);
 			}
+		}
 		host_rouse(f->src, s->now);
 	}
 	s->frames++;
-	lost = rng_chance(r, s->link.loss);
+	lost |= rng_chance(r, s->link.loss);
 	f->fate = lost ? FRAME_LOST : FRAME_FLYING;
 	if (rng_chance(r, s->link.dup))
 		copy = twin(s, f);
