@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * QPs through their states under traffic: error and what it flushes, reset and what it forgets, the drain of a send
- * queue.
+ * queue; and what the attributes mean at the ends of their ranges.
  *
  * Room: tests/sim. May use: cmocka.
  */
@@ -16,7 +16,7 @@
 #include "pair.h"
 
 enum { RESET = 0, RTS = 3, SQD = 4, ERR = 6 };
-enum { M_STATE = 1 << 0, M_SQD_NOTIFY = 1 << 2, M_TIMEOUT = 1 << 9, M_RD_ATOMIC = 1 << 13 };
+enum { M_STATE = 1 << 0, M_SQD_NOTIFY = 1 << 2, M_ACCESS = 1 << 3, M_TIMEOUT = 1 << 9, M_RD_ATOMIC = 1 << 13 };
 
 static void test_flush(void **state)
 {
@@ -223,6 +223,139 @@ static void test_drain_fails(void **state)
 	pair_destroy(p);
 }
 
+/* ---- what attributes mean ---- */
+
+static struct pair *pair_with(uint8_t timeout, uint8_t retry_cnt, uint8_t rnr_retry, uint8_t min_rnr_timer,
+			      uint8_t rd_atomic)
+{
+	struct pair *p = pair_create(NULL);
+
+	for (unsigned i = 0; i < SIM_HOSTS; i++)
+		assert_int_equal(qp_state(p->q[i], RESET), 0);
+	p->attr.timeout = timeout;
+	p->attr.retry_cnt = retry_cnt;
+	p->attr.rnr_retry = rnr_retry;
+	p->attr.min_rnr_timer = min_rnr_timer;
+	p->attr.rd_atomic = rd_atomic;
+	pair_connect(p);
+	return p;
+}
+
+/* timeout 0: nothing is ever sent again by itself. */
+static void test_no_timeout(void **state)
+{
+	struct pair *p = pair_with(0, 7, 7, 5, 4);
+
+	(void)state;
+	p->cut[0] = true;
+	pair_post(p, 0, FX_WR_WRITE, 0, 100, 0);
+	pair_run(p, 100000 * MS);
+	pair_expect_none(p, 0);
+	assert_int_equal(pair_sent(p, 0, -1), 1);
+	assert_int_equal(pair_state(p, 0), RTS);
+	pair_destroy(p);
+}
+
+/* retry_cnt 0: the first timeout is the last. */
+static void test_no_retries(void **state)
+{
+	struct pair *p = pair_with(8, 0, 7, 5, 4);
+
+	(void)state;
+	p->cut[0] = true;
+	pair_post(p, 0, FX_WR_WRITE, 0, 100, 0);
+	pair_run(p, 20 * MS);
+	pair_expect(p, 0, FX_WC_RDMA_WRITE, 0, FX_WC_RETRY_EXC_ERR);
+	assert_int_equal(pair_sent(p, 0, -1), 1);
+	pair_destroy(p);
+}
+
+/* rnr_retry 7 is for ever; min_rnr_timer 0 the longest of all, 655.36 ms. */
+static void test_rnr_for_ever(void **state)
+{
+	struct pair *p = pair_with(8, 1, 7, 0, 4);
+
+	(void)state;
+	pair_fill(p, 0, 0, 100, 1);
+	pair_post(p, 0, FX_WR_SEND, 0, 100, 0);
+	pair_run(p, 655 * MS);
+	assert_int_equal(pair_counters(p, 1)->tx_naks, 1);
+	pair_run(p, 1 * MS);
+	assert_int_equal(pair_counters(p, 1)->tx_naks, 2);
+	pair_run(p, 20 * 656 * MS);
+	assert_in_range(pair_counters(p, 1)->tx_naks, 21, 23);
+	pair_expect_none(p, 0);
+	pair_recv(p, 1, 0, 100);
+	pair_run(p, 656 * MS);
+	pair_expect(p, 0, FX_WC_SEND, 0, FX_WC_SUCCESS);
+	pair_check(p, 1, 0, 100, 1);
+	pair_destroy(p);
+}
+
+/* rnr_retry 0: the first refusal is the last. */
+static void test_no_rnr_retries(void **state)
+{
+	struct pair *p = pair_with(8, 7, 0, 5, 4);
+
+	(void)state;
+	pair_post(p, 0, FX_WR_SEND, 0, 100, 0);
+	pair_run(p, 20 * MS);
+	pair_expect(p, 0, FX_WC_SEND, 0, FX_WC_RNR_RETRY_EXC_ERR);
+	assert_int_equal(pair_sent(p, 0, -1), 1);
+	pair_destroy(p);
+}
+
+/* Without READs and atomics on either side: the requester sends none, the responder refuses them. */
+static void test_no_rd_atomic(void **state)
+{
+	struct pair *p = pair_with(8, 7, 7, 5, 0);
+	struct fx_qp_attr a;
+
+	(void)state;
+	pair_post(p, 0, FX_WR_WRITE, 0, 100, 0);
+	pair_post(p, 0, FX_WR_READ, 0, 100, 0);
+	pair_run(p, 20 * MS);
+	pair_expect(p, 0, FX_WC_RDMA_WRITE, 0, FX_WC_SUCCESS);
+	pair_expect(p, 0, FX_WC_RDMA_READ, 1, FX_WC_LOC_QP_OP_ERR);
+	assert_int_equal(pair_sent(p, 0, FX_OP_READ_REQUEST), 0);
+	assert_int_equal(pair_state(p, 1), RTS);
+	pair_destroy(p);
+	p = pair_create(NULL);
+	assert_int_equal(qp_state(p->q[1], RESET), 0);
+	p->attr.rd_atomic = 0;
+	assert_int_equal(qp_connect(p->q[1], p->q[0], &p->attr), 0);
+	fx_qp_query(p->q[1]->core, &a);
+	assert_int_equal(a.max_dest_rd_atomic, 0);
+	pair_post(p, 0, FX_WR_READ, 0, 100, 0);
+	pair_run(p, 20 * MS);
+	pair_expect(p, 0, FX_WC_RDMA_READ, 0, FX_WC_REM_INV_REQ_ERR);
+	pair_destroy(p);
+}
+
+/* Rights of a QP in use: the next request is judged by the new ones. */
+static void test_access_changes(void **state)
+{
+	const struct fx_qp_attr less = {.access = FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_READ}, more = {.access = 15};
+	struct pair *p = pair_create(NULL);
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(fx_qp_modify(p->h[1]->tp, p->q[1]->core, i ? &more : &less, M_ACCESS, NULL, 0, 0), 0);
+		pair_post(p, 0, FX_WR_READ, 0, 100, 0);
+		pair_run(p, 1 * MS);
+		pair_expect(p, 0, FX_WC_RDMA_READ, i, FX_WC_SUCCESS);
+	}
+	pair_post(p, 0, FX_WR_WRITE, 0, 100, 0);
+	pair_run(p, 1 * MS);
+	pair_expect(p, 0, FX_WC_RDMA_WRITE, 2, FX_WC_SUCCESS);
+	assert_int_equal(fx_qp_modify(p->h[1]->tp, p->q[1]->core, &less, M_ACCESS, NULL, 0, 0), 0);
+	pair_post(p, 0, FX_WR_WRITE, 0, 100, 5000);
+	pair_run(p, 20 * MS);
+	pair_expect(p, 0, FX_WC_RDMA_WRITE, 3, FX_WC_REM_ACCESS_ERR);
+	pair_check_blank(p, 1, 5000, 100);
+	pair_destroy(p);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -232,6 +365,12 @@ int main(void)
 		cmocka_unit_test(test_drain),
 		cmocka_unit_test(test_drain_idle),
 		cmocka_unit_test(test_drain_fails),
+		cmocka_unit_test(test_no_timeout),
+		cmocka_unit_test(test_no_retries),
+		cmocka_unit_test(test_rnr_for_ever),
+		cmocka_unit_test(test_no_rnr_retries),
+		cmocka_unit_test(test_no_rd_atomic),
+		cmocka_unit_test(test_access_changes),
 	};
 
 	return cmocka_run_group_tests_name("sim_states", tests, NULL, NULL);
