@@ -4,7 +4,9 @@
  * WRITEs run over one of them and over all of them in random order, posted in lists. Prints a line `NAME VALUE` for
  * each; every byte that arrived is checked. tests/bench/qps makes a table of it.
  *
- *	bench-qps [--pairs N] [--list L] [--window W] [--rounds R] [--ms T] [--core-pid PID]
+ *	bench-qps [--pairs N] [--list L] [--window W] [--rounds R] [--ms T] [--core-pid PID] [--pause]
+ *
+ * W lists at most are outstanding, 8 on a QP. With --pause it waits for a line when all are there and idle.
  *
  * Room: tests. May use: verbs only; it runs unmodified on any device.
  */
@@ -22,7 +24,7 @@
 enum { BYTES = 64, MAX_LIST = 64, MAX_ROUNDS = 99, LISTS_A_QP = 8, PATIENCE_S = 20, CQES = 4096 };
 
 static struct {
-	unsigned pairs, list, window, rounds, ms, core_pid;
+	unsigned pairs, list, window, rounds, ms, core_pid, pause;
 } o = {.pairs = 10000, .list = 16, .window = 64, .rounds = 9, .ms = 300};
 
 /* A pair: QP `a` writes to where `b` lives. Each request of a list has 64 bytes of its own at either end. */
@@ -349,14 +351,14 @@ static void parse(int argc, char **argv)
 		{"pairs", required_argument, NULL, 0},	{"list", required_argument, NULL, 1},
 		{"window", required_argument, NULL, 2}, {"rounds", required_argument, NULL, 3},
 		{"ms", required_argument, NULL, 4},	{"core-pid", required_argument, NULL, 5},
-		{NULL, 0, NULL, 0},
+		{"pause", no_argument, NULL, 6},		{NULL, 0, NULL, 0},
 	};
-	unsigned *const to_set[] = {&o.pairs, &o.list, &o.window, &o.rounds, &o.ms, &o.core_pid};
+	unsigned *const to_set[] = {&o.pairs, &o.list, &o.window, &o.rounds, &o.ms, &o.core_pid, &o.pause};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", list, NULL)) != -1) {
 		need(c != '?', "arguments");
-		*to_set[c] = (unsigned)strtoul(optarg, NULL, 10);
+		*to_set[c] = optarg ? (unsigned)strtoul(optarg, NULL, 10) : 1;
 	}
 	need(optind == argc, "arguments");
 	need(o.pairs && o.list && o.list <= MAX_LIST && o.window && o.window < CQES && o.rounds &&
@@ -383,6 +385,10 @@ int main(int argc, char **argv)
 	touch_all();
 	printf("core_bytes_a_qp %ld\n", (long)(memory_kib(o.core_pid) - core) * 1024 / (2 * (long)o.pairs));
 	printf("host_bytes_a_qp %ld\n", (long)(memory_kib((unsigned)getpid()) - host) * 1024 / (2 * (long)o.pairs));
+	if (o.pause) {
+		puts("paused");
+		need(getchar() != EOF, "go on");
+	}
 	compare();
 	start = now();
 	leave();
