@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * flexinsd: the core. Puts the rooms together: options, DPDK's environment, a port, the control room on the
+ * flexinsd: the core. Puts the rooms together: options (options.c), DPDK's environment, a port, the control room on the
  * main thread, workers on threads of EAL's.
  *
  * Room: tools. May use: core, control, port, memory/window.h.
  */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
 #include <libgen.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -24,43 +22,16 @@
 #include "core/worker.h"
 #include "greet.h"
 #include "memory/window.h"
+#include "options.h"
 #include "port/port.h"
 
-enum { EXIT_NO_START = 1, EXIT_USAGE = 2, WHY = 512 };
+enum { EXIT_NO_START = 1, WHY = 512 };
 
 #define DEVICE "net_ring0"
 
-static const char usage_text[] =
-	"Usage: flexinsd [OPTIONS]\n"
-	"The FlexiNS core: software RDMA over a DPDK port. Without options: one worker on a loopback port.\n"
-	"\n"
-	"  --name NAME          of this core (default: default); flexins-run --core NAME finds it\n"
-	"  --socket PATH        the control socket (default: NAME.sock in the runtime directory)\n"
-	"  --ip ADDR            the port's address (default: the machine's first)\n"
-	"  --mtu BYTES          largest path MTU: 256, 512, 1024, 2048 or 4096 (default: 4096)\n"
-	"  --huge, --no-huge    with or without hugepages (default: with, if enough are free)\n"
-	"  --poll MODE          adaptive: sleep when idle (default); spin: needs a CPU of its own\n"
-	"  --dma ENGINE         cpu (default), or chaos[=DELAY[,SEED]]: late and out of order, for tests\n"
-	"  --linger SECONDS     end so long after the last client (default: never)\n"
-	"  --ready-fd N         write one byte there when clients are accepted\n"
-	"  --foreground         stay in the foreground (it always does)\n"
-	"  --log LEVEL          error, warn (default), info or debug\n"
-	"  --help, --version\n"
-	"\n"
-	"Exit status: 0 after a clean end, 1 if it could not start, 2 for wrong arguments.\n";
-
-struct options {
-	const char *name, *socket, *ip, *dma, *poll;
-	uint32_t mtu;
-	unsigned linger_ms;
-	int ready_fd;
-	enum fx_huge huge;
-	enum fx_log_level log;
-};
-
 /* What is up, in the order of its making. */
 struct core {
-	struct options o;
+	struct fx_options o;
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	struct fx_port port;
 	struct fx_control *ctl;
@@ -99,160 +70,6 @@ static void signals_init(sigset_t *set)
 	sigaction(SIGHUP, &sa, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	pthread_sigmask(SIG_BLOCK, set, NULL);
-}
-
-/* ---- options ---- */
-
-__attribute__((format(printf, 1, 2))) static int wrong(const char *fmt, ...)
-{
-	va_list ap;
-
-	fputs("flexinsd: ", stderr);
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputs(" (see flexinsd --help)\n", stderr);
-	return EXIT_USAGE;
-}
-
-static bool number(const char *text, unsigned long max, unsigned long *out)
-{
-	char *end;
-
-	errno = 0;
-	*out = strtoul(text, &end, 10);
-	return *text >= '0' && *text <= '9' && !*end && !errno && *out <= max;
-}
-
-enum opt {
-	O_NAME = 256,
-	O_SOCKET,
-	O_IP,
-	O_MTU,
-	O_HUGE,
-	O_NO_HUGE,
-	O_POLL,
-	O_DMA,
-	O_LINGER,
-	O_READY,
-	O_FOREGROUND,
-	O_LOG,
-	O_VERSION
-};
-
-static bool is_address(const char *text)
-{
-	uint8_t a[16];
-
-	return inet_pton(AF_INET, text, a) == 1 || inet_pton(AF_INET6, text, a) == 1;
-}
-
-static int set_number(struct options *o, int c, const char *text)
-{
-	unsigned long n;
-
-	switch (c) {
-	case O_MTU:
-		if (!number(text, 4096, &n) || n < 256 || (n & (n - 1)))
-			return wrong("--mtu %s: a path MTU is 256, 512, 1024, 2048 or 4096", text);
-		o->mtu = (uint32_t)n;
-		return 0;
-	case O_LINGER:
-		if (!number(text, 1000000, &n))
-			return wrong("--linger %s is no number of seconds", text);
-		o->linger_ms = n ? (unsigned)n * 1000 : 1;
-		return 0;
-	default:
-		if (!number(text, 1 << 20, &n) || fcntl((int)n, F_GETFD) < 0)
-			return wrong("--ready-fd %s is no open file descriptor", text);
-		o->ready_fd = (int)n;
-		return 0;
-	}
-}
-
-static int set_log(struct options *o, const char *text)
-{
-	for (int i = 0; i < FX_LOG_LEVELS; i++)
-		if (!strcmp(fx_log_names[i], text)) {
-			o->log = (enum fx_log_level)i;
-			return 0;
-		}
-	return wrong("--log %s: error, warn, info or debug", text);
-}
-
-static int set_option(struct options *o, int c, const char *text)
-{
-	switch (c) {
-	case O_NAME:
-		o->name = text;
-		return fx_name_ok(text)
-			       ? 0
-			       : wrong("--name %s: letters, digits and - _ . only, at most 31", text);
-	case O_SOCKET:
-		o->socket = text;
-		return *text ? 0 : wrong("--socket needs a path");
-	case O_IP:
-		o->ip = text;
-		return is_address(text) ? 0 : wrong("--ip %s is no IP address", text);
-	case O_HUGE:
-		o->huge = FX_HUGE_YES;
-		return 0;
-	case O_NO_HUGE:
-		o->huge = FX_HUGE_NO;
-		return 0;
-	case O_POLL:
-		o->poll = text;
-		return !strcmp(text, "adaptive") || !strcmp(text, "spin")
-			       ? 0
-			       : wrong("--poll %s: adaptive or spin", text);
-	case O_DMA:
-		o->dma = text;
-		return fx_worker_knows_dma(text) ? 0 : wrong("--dma %s: cpu, or chaos[=DELAY[,SEED]]", text);
-	case O_LOG:
-		return set_log(o, text);
-	case O_FOREGROUND:
-		return 0;
-	default:
-		return set_number(o, c, text);
-	}
-}
-
-/* -1: go on; else the exit status. */
-static int parse(struct options *o, int argc, char **argv)
-{
-	static const struct option list[] = {
-		{"name", required_argument, NULL, O_NAME},
-		{"socket", required_argument, NULL, O_SOCKET},
-		{"ip", required_argument, NULL, O_IP},
-		{"mtu", required_argument, NULL, O_MTU},
-		{"huge", no_argument, NULL, O_HUGE},
-		{"no-huge", no_argument, NULL, O_NO_HUGE},
-		{"poll", required_argument, NULL, O_POLL},
-		{"dma", required_argument, NULL, O_DMA},
-		{"linger", required_argument, NULL, O_LINGER},
-		{"ready-fd", required_argument, NULL, O_READY},
-		{"foreground", no_argument, NULL, O_FOREGROUND},
-		{"log", required_argument, NULL, O_LOG},
-		{"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, O_VERSION},
-		{NULL, 0, NULL, 0},
-	};
-	int c, status;
-
-	while ((c = getopt_long(argc, argv, "h", list, NULL)) != -1) {
-		if (c == '?')
-			return EXIT_USAGE;
-		if (c == 'h' || c == O_VERSION) {
-			fputs(c == 'h' ? usage_text : "flexinsd " FLEXINS_VERSION "\n", stdout);
-			return 0;
-		}
-		status = set_option(o, c, optarg);
-		if (status)
-			return status;
-	}
-	if (optind < argc)
-		return wrong("what is %s?", argv[optind]);
-	return -1;
 }
 
 /* ---- putting it together ---- */
@@ -351,6 +168,7 @@ static int start_control(struct core *core, bool shared, char *why)
 		.shared_cpus = shared,
 		.linger_ms = core->o.linger_ms,
 		.port = &core->port.info,
+		.quota = &core->o.quota,
 	};
 	int err = fx_port_open(&core->port, &port, why, WHY);
 
@@ -443,24 +261,17 @@ static void end(struct core *core)
 		fx_control_destroy(core->ctl);
 	if (core->eal)
 		fx_eal_end();
+	fx_options_free(&core->o);
 }
 
 int main(int argc, char **argv)
 {
-	struct core core = {
-		.o = {.name = "default",
-		      .dma = "cpu",
-		      .poll = "adaptive",
-		      .mtu = 4096,
-		      .ready_fd = -1,
-		      .log = FX_LOG_WARN},
-		.nworkers = 1,
-	};
+	struct core core = {.nworkers = 1};
 	char why[WHY] = "";
 	sigset_t set;
-	int status = parse(&core.o, argc, argv);
+	int status = fx_options_parse(&core.o, argc, argv);
 
-	if (status >= 0)
+	if (status != FX_GO_ON)
 		return status;
 	fx_log_setup("flexinsd", core.o.log);
 	signals_init(&set);

@@ -23,7 +23,7 @@
  *
  * The environment: FLEXINS_CORE=name of the core (default: default) or FLEXINS_SOCKET=path of its socket;
  * FLEXINS_WINDOWS=slow leaves the application's memory as it is; FLEXINS_BANNER=1 prints one line when the device
- * is first opened.
+ * is first opened; FLEXINS_WHY=1 prints flexins_why() whenever a function fails.
  */
 #ifndef FLEXINS_FLEXINS_H
 #define FLEXINS_FLEXINS_H

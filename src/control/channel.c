@@ -31,10 +31,9 @@ int fx_create_channel(struct fx_client *c)
 	if (err)
 		return err;
 	ch = calloc(1, sizeof(*ch));
-	if (!ch || fx_obj_add(c->ctx, &ch->obj, FX_OBJ_CHANNEL) < 0) {
-		err = ch ? fx_refuse(c, -ENOSPC, "this core has no completion channel left (it holds %u)",
-				     FX_LIMIT_CHANNEL)
-			 : fx_refuse(c, -ENOMEM, "cannot allocate a completion channel");
+	err = ch ? fx_obj_add(c->ctx, &ch->obj, FX_OBJ_CHANNEL)
+		 : fx_refuse(c, -ENOMEM, "cannot allocate a completion channel");
+	if (err) {
 		free(ch);
 		close(fd[0]);
 		close(fd[1]);

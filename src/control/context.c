@@ -99,7 +99,9 @@ static void ctx_free(struct fx_ctx *ctx)
 	close_fd(ctx->wake[0]);
 	close_fd(ctx->wake[1]);
 	if (ctx->id)
-		fx_table_del(&ctx->ctl->ctxs, ctx->id);
+		fx_table_del(&ctx->ctl->ctxs, ctx->id, fx_now_ms());
+	fx_quota_give(ctx->user, FX_QUOTA_contexts, 1);
+	fx_user_release(ctx->user);
 	free(ctx);
 }
 
@@ -115,17 +117,21 @@ static struct fx_ctx *ctx_open(struct fx_client *c, int *err)
 {
 	struct fx_ctx *ctx = calloc(1, sizeof(*ctx));
 
-	*err = -ENOMEM;
-	if (!ctx)
+	*err = ctx ? fx_quota_take(c, FX_QUOTA_contexts, 1) : -ENOMEM;
+	if (*err) {
+		free(ctx);
 		return NULL;
+	}
 	ctx->ctl = c->ctl;
+	ctx->user = c->user;
+	ctx->user->refs++;
 	ctx->pid = c->cred.pid;
 	ctx->uid = c->cred.uid;
 	ctx->gid = c->cred.gid;
 	ctx->arena_fd = ctx->wake[0] = ctx->wake[1] = -1;
 	memcpy(ctx->program, c->req.hello.program, FX_VERSION_LEN);
 	memcpy(ctx->version, c->req.hello.version, FX_VERSION_LEN);
-	ctx->id = fx_table_add(&c->ctl->ctxs, ctx);
+	ctx->id = fx_table_add(&c->ctl->ctxs, ctx, fx_now_ms());
 	ctx->space = fx_space_open(ctx->pid, c->why, sizeof(c->why));
 	if (!ctx->space) {
 		*err = errno ? -errno : -EACCES;
@@ -146,19 +152,22 @@ fail:
 
 /* ---- the greeting ---- */
 
-static void say_limits(const struct fx_control *ctl, struct fx_device_limits *l)
+/* What the device has, and its user may have. */
+static void say_limits(const struct fx_control *ctl, const struct fx_user *u, struct fx_device_limits *l)
 {
+	uint64_t bytes = u->quota.limit[FX_QUOTA_mr_bytes];
+
 	*l = (struct fx_device_limits){
 		.guid = ctl->guid,
-		.max_mr_size = FX_LIMIT_MR_SIZE,
-		.max_qp = FX_LIMIT_QP,
-		.max_qp_wr = FX_LIMIT_QP_WR,
+		.max_mr_size = bytes < FX_LIMIT_MR_SIZE ? bytes : FX_LIMIT_MR_SIZE,
+		.max_qp = fx_quota_min(u, FX_QUOTA_qps, FX_LIMIT_QP),
+		.max_qp_wr = fx_quota_min(u, FX_QUOTA_send_wrs, FX_LIMIT_QP_WR),
 		.max_sge = FX_MAX_SGE,
 		.max_inline = FX_MAX_INLINE,
-		.max_cq = FX_LIMIT_CQ,
+		.max_cq = fx_quota_min(u, FX_QUOTA_cqs, FX_LIMIT_CQ),
 		.max_cqe = (1u << FX_LIMIT_CQE_SHIFT) - 1,
-		.max_mr = FX_LIMIT_MR,
-		.max_pd = FX_LIMIT_PD,
+		.max_mr = fx_quota_min(u, FX_QUOTA_mrs, FX_LIMIT_MR),
+		.max_pd = fx_quota_min(u, FX_QUOTA_pds, FX_LIMIT_PD),
 		.max_rd_atomic = FX_LIMIT_RD_ATOMIC,
 		.max_init_rd_atomic = FX_LIMIT_RD_ATOMIC,
 		.vendor_id = 0x464c58, /* "FLX": nobody's, so nobody's quirks */
@@ -173,7 +182,7 @@ static void say_hello(struct fx_client *c)
 
 	rep->abi = FX_ABI_VERSION;
 	rep->workers = c->ctl->cfg.workers;
-	say_limits(c->ctl, &rep->limits);
+	say_limits(c->ctl, c->user, &rep->limits);
 	snprintf(rep->version, sizeof(rep->version), "%s", FLEXINS_VERSION);
 	snprintf(rep->core, sizeof(rep->core), "%s", c->ctl->name);
 }

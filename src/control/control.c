@@ -8,12 +8,14 @@
 
 #include "control/inside.h"
 
-static const uint32_t table_sizes[FX_OBJ_KINDS] = {
-	[FX_OBJ_PD] = FX_LIMIT_PD,
-	[FX_OBJ_CHANNEL] = FX_LIMIT_CHANNEL,
-	[FX_OBJ_CQ] = FX_LIMIT_CQ,
-	[FX_OBJ_QP] = FX_LIMIT_QP,
-	[FX_OBJ_MR] = FX_LIMIT_MR,
+static const struct {
+	uint32_t size, rest_ms;
+} tables[FX_OBJ_KINDS] = {
+	[FX_OBJ_PD] = {FX_LIMIT_PD, 0},
+	[FX_OBJ_CHANNEL] = {FX_LIMIT_CHANNEL, 0},
+	[FX_OBJ_CQ] = {FX_LIMIT_CQ, 0},
+	[FX_OBJ_QP] = {FX_LIMIT_QP, FX_QPN_REST_MS},
+	[FX_OBJ_MR] = {FX_LIMIT_MR, 0},
 };
 
 /* One page that every client may read and nobody but the core may write: it is sealed once ours is mapped. */
@@ -42,10 +44,10 @@ static int make_page(struct fx_control *ctl)
 
 static int make_tables(struct fx_control *ctl)
 {
-	int err = fx_table_init(&ctl->ctxs, FX_LIMIT_CLIENTS);
+	int err = fx_table_init(&ctl->ctxs, FX_LIMIT_CLIENTS, 0);
 
 	for (int k = 0; k < FX_OBJ_KINDS && !err; k++)
-		err = fx_table_init(&ctl->objs[k], table_sizes[k]);
+		err = fx_table_init(&ctl->objs[k], tables[k].size, tables[k].rest_ms);
 	ctl->qp_gen = calloc(FX_LIMIT_QP + 1, sizeof(*ctl->qp_gen));
 	ctl->mrs.slot = calloc(FX_LIMIT_MR + 1, sizeof(*ctl->mrs.slot));
 	ctl->mrs.n = FX_LIMIT_MR + 1;

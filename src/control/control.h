@@ -13,31 +13,16 @@
 #include <stddef.h>
 
 #include "control/command.h"
+#include "control/limits.h"
+#include "control/quota.h"
 #include "port/info.h"
-
-/* What one core holds at most; also what query_device answers. One table, here. */
-enum {
-	FX_LIMIT_CLIENTS = 1024,
-	FX_LIMIT_QP = 16384,
-	FX_LIMIT_QP_WR = 65536,
-	FX_LIMIT_CQ = 16384,
-	FX_LIMIT_CHANNEL = 4096, /* a descriptor of the core's each */
-	FX_LIMIT_CQE_SHIFT = 22,
-	FX_LIMIT_MR = 131072,
-	FX_LIMIT_PD = 16384,
-	FX_LIMIT_RD_ATOMIC = 16,
-	FX_LIMIT_RQ_SHIFT = 20,
-	FX_PIPE_SHIFT = 11,  /* slots of a context's send pipe */
-	FX_EVENT_SHIFT = 15, /* records of its event ring: half of it has room for one of every CQ */
-};
-#define FX_LIMIT_MR_SIZE (UINT64_C(1) << 46)
-#define FX_ARENA_SIZE (UINT64_C(1) << 30) /* address space: the pages are taken on first use */
 
 /* What control counts. */
 #define FX_CONTROL_COUNTER_LIST(X)                                                                           \
 	X(connections, "connections accepted")                                                               \
 	X(refused_user, "connections of another user, refused")                                              \
 	X(refused_full, "connections beyond the limit, or for want of descriptors, refused")                 \
+	X(refused_quota, "requests and connections of users who have all that they may have, refused")       \
 	X(refused_version, "greetings of another ABI version, refused")                                      \
 	X(requests, "requests taken")                                                                        \
 	X(refused, "requests answered with an error")                                                        \
@@ -65,6 +50,7 @@ struct fx_control_cfg {
 	bool shared_cpus;   /* an empty poll of the application should yield */
 	unsigned linger_ms; /* fx_control_run() ends so long after the last client; 0: never */
 	const struct fx_port_info *port;
+	const struct fx_quota_cfg *quota; /* must outlive the core; NULL: nobody is limited */
 };
 
 struct fx_control;

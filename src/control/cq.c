@@ -52,15 +52,17 @@ int fx_create_cq(struct fx_client *c)
 	struct fx_channelo *ch = req->channel ? fx_obj_get(c, FX_OBJ_CHANNEL, req->channel) : NULL;
 	uint8_t *p = req->channel && !ch ? NULL : check_ring(c, req);
 	struct fx_cqo *cq;
+	int err;
 
 	if (!p)
 		return -EINVAL;
 	cq = calloc(1, sizeof(*cq));
 	if (!cq)
 		return fx_refuse(c, -ENOMEM, "cannot allocate a CQ");
-	if (fx_obj_add(c->ctx, &cq->obj, FX_OBJ_CQ) < 0) {
+	err = fx_obj_add(c->ctx, &cq->obj, FX_OBJ_CQ);
+	if (err) {
 		free(cq);
-		return fx_refuse(c, -ENOSPC, "this core has no CQ left (it holds %u)", FX_LIMIT_CQ);
+		return err;
 	}
 	cq->worker = req->worker;
 	cq->channel = ch;

@@ -9,6 +9,7 @@
  *	server.c	listener, connections, requests in and replies out
  *	dispatch.c	which message is which request, what it must look like
  *	context.c	greeting, arena, and the end of a context
+ *	quota.c		users, and what each of them holds
  *	object.c	lists of a context's objects
  *	pd.c mr.c channel.c cq.c qp.c path.c	the objects
  *	show.c		the JSON document of SHOW
@@ -73,6 +74,7 @@ struct fx_qpo {
 	struct fx_cmd cmd; /* to take it down with the context */
 	uint32_t qpn;
 	uint32_t worker;
+	uint32_t send_wrs; /* of its user's quota */
 	uint8_t type;
 };
 
@@ -97,9 +99,22 @@ struct fx_grace {
 	void *arg;
 };
 
+/* Somebody with connections or contexts; kept while there are any. */
+struct fx_user {
+	struct fx_user *next; /* of its bucket */
+	struct fx_control *ctl;
+	uid_t uid;
+	char name[33]; /* "": not in /etc/passwd */
+	uint32_t refs; /* connections and contexts */
+	uint64_t used[FX_QUOTA_KINDS];
+	struct fx_quota quota;
+};
+enum { FX_USER_SHIFT = 6 };
+
 struct fx_ctx {
 	uint32_t id; /* its handle */
 	struct fx_control *ctl;
+	struct fx_user *user;
 	struct fx_client *client; /* NULL: gone */
 	pid_t pid;
 	uid_t uid;
@@ -156,6 +171,7 @@ struct fx_client {
 	struct fx_client *next, **prev;
 	struct fx_ctx *ctx; /* FX_ROLE_HOST after its greeting */
 	struct ucred cred;
+	struct fx_user *user;
 	uint32_t role; /* 0 before the greeting */
 	bool busy;     /* a request waits for a worker */
 	bool gone;     /* the socket is closed */
@@ -192,6 +208,7 @@ struct fx_control {
 	struct fx_mr_table mrs;
 	uint8_t *qp_gen; /* by QP index: the generation of its next life */
 	struct fx_table ctxs, objs[FX_OBJ_KINDS];
+	struct fx_user *users[1 << FX_USER_SHIFT]; /* by uid */
 	struct fx_control_counters n;
 };
 
@@ -227,8 +244,19 @@ void fx_ctx_disown(struct fx_ctx *ctx);
 void fx_ctx_reap(struct fx_ctx *ctx);
 void fx_grace_ask(struct fx_control *ctl, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg);
 
+/* ---- quota.c ---- */
+/* The user's account, and one more reason to keep it; NULL: no memory. */
+struct fx_user *fx_user_hold(struct fx_control *ctl, uid_t uid);
+void fx_user_release(struct fx_user *u);
+/* May the user have the connection that was counted last? */
+bool fx_user_admits(const struct fx_user *u);
+/* n more of the client's user: 0, or -ENOMEM with c->why. */
+int fx_quota_take(struct fx_client *c, enum fx_quota_kind k, uint64_t n);
+void fx_quota_give(struct fx_user *u, enum fx_quota_kind k, uint64_t n);
+uint32_t fx_quota_min(const struct fx_user *u, enum fx_quota_kind k, uint32_t limit);
+
 /* ---- object.c ---- */
-/* Enters it into the table and its context's list; -ENOSPC. */
+/* Enters it into its user's account, the table and its context's list; -ENOMEM or -EAGAIN with the client's why. */
 int fx_obj_add(struct fx_ctx *ctx, struct fx_obj *obj, enum fx_obj_kind kind);
 void fx_obj_del(struct fx_obj *obj);
 /* By a handle that the client sent: it must be its own. NULL with c->why. */

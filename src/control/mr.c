@@ -55,12 +55,19 @@ static int make_key(uint32_t handle, uint32_t *key)
 	return 0;
 }
 
+/* NULL with c->why: no memory, no MR left, or none for this user. */
 static struct fx_mro *mr_new(struct fx_client *c, struct fx_pdo *pd, const struct fx_reg_mr_req *req)
 {
 	struct fx_mro *mr = calloc(1, sizeof(*mr));
 
-	if (!mr || fx_obj_add(c->ctx, &mr->obj, FX_OBJ_MR) < 0) {
-		fx_refuse(c, -ENOMEM, "this core has no MR left (it holds %u)", FX_LIMIT_MR);
+	if (!mr)
+		fx_refuse(c, -ENOMEM, "cannot allocate an MR");
+	if (!mr || fx_quota_take(c, FX_QUOTA_mr_bytes, req->length)) {
+		free(mr);
+		return NULL;
+	}
+	if (fx_obj_add(c->ctx, &mr->obj, FX_OBJ_MR)) {
+		fx_quota_give(c->user, FX_QUOTA_mr_bytes, req->length);
 		free(mr);
 		return NULL;
 	}
@@ -84,6 +91,7 @@ void fx_mr_free(struct fx_mro *mr)
 		fx_space_abandon(mr->obj.ctx->space, mr->seg, mr->nseg);
 	free(mr->seg);
 	mr->pd->obj.refs--;
+	fx_quota_give(mr->obj.ctx->user, FX_QUOTA_mr_bytes, mr->mr.length);
 	fx_obj_del(&mr->obj);
 	free(mr);
 }

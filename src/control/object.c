@@ -6,11 +6,33 @@
 
 const char *const fx_obj_names[FX_OBJ_KINDS] = {"PD", "completion channel", "CQ", "QP", "MR"};
 
+static const uint8_t quotas[FX_OBJ_KINDS] = {
+	[FX_OBJ_PD] = FX_QUOTA_pds, [FX_OBJ_CHANNEL] = FX_QUOTA_channels, [FX_OBJ_CQ] = FX_QUOTA_cqs,
+	[FX_OBJ_QP] = FX_QUOTA_qps, [FX_OBJ_MR] = FX_QUOTA_mrs,
+};
+
+static int table_full(struct fx_client *c, enum fx_obj_kind kind)
+{
+	const struct fx_table *t = &c->ctl->objs[kind];
+
+	if (t->used < t->size)
+		return fx_refuse(c, -EAGAIN,
+				 "this core has no %s number that has rested for %u ms since its last use: try again",
+				 fx_obj_names[kind], t->rest_ms);
+	return fx_refuse(c, -ENOMEM, "this core has no %s left (it holds %u)", fx_obj_names[kind], t->size);
+}
+
 int fx_obj_add(struct fx_ctx *ctx, struct fx_obj *obj, enum fx_obj_kind kind)
 {
-	obj->handle = fx_table_add(&ctx->ctl->objs[kind], obj);
-	if (!obj->handle)
-		return -ENOSPC;
+	int err = fx_quota_take(ctx->client, quotas[kind], 1);
+
+	if (err)
+		return err;
+	obj->handle = fx_table_add(&ctx->ctl->objs[kind], obj, fx_now_ms());
+	if (!obj->handle) {
+		fx_quota_give(ctx->user, quotas[kind], 1);
+		return table_full(ctx->client, kind);
+	}
 	obj->ctx = ctx;
 	obj->kind = (uint8_t)kind;
 	obj->next = ctx->objs[kind];
@@ -28,7 +50,8 @@ void fx_obj_del(struct fx_obj *obj)
 	if (obj->next)
 		obj->next->prev = obj->prev;
 	obj->ctx->nobjs[obj->kind]--;
-	fx_table_del(&obj->ctx->ctl->objs[obj->kind], obj->handle);
+	fx_table_del(&obj->ctx->ctl->objs[obj->kind], obj->handle, fx_now_ms());
+	fx_quota_give(obj->ctx->user, quotas[obj->kind], 1);
 }
 
 void *fx_obj_get(struct fx_client *c, enum fx_obj_kind kind, uint32_t handle)

@@ -8,12 +8,14 @@
 int fx_alloc_pd(struct fx_client *c)
 {
 	struct fx_pdo *pd = calloc(1, sizeof(*pd));
+	int err;
 
 	if (!pd)
 		return fx_refuse(c, -ENOMEM, "cannot allocate a PD");
-	if (fx_obj_add(c->ctx, &pd->obj, FX_OBJ_PD) < 0) {
+	err = fx_obj_add(c->ctx, &pd->obj, FX_OBJ_PD);
+	if (err) {
 		free(pd);
-		return fx_refuse(c, -ENOSPC, "this core has no PD left (it holds %u)", FX_LIMIT_PD);
+		return err;
 	}
 	c->rep.handle_rep.handle = pd->obj.handle;
 	return 0;

@@ -67,6 +67,8 @@ static int check_rq(struct fx_client *c, const struct fx_create_qp_req *req, str
 /* Takes references; the opposite of unlink_qp(). */
 static int link_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_create_qp_req *req)
 {
+	int err;
+
 	qp->pd = fx_obj_get(c, FX_OBJ_PD, req->pd);
 	qp->scq = qp->pd ? fx_obj_get(c, FX_OBJ_CQ, req->send_cq) : NULL;
 	qp->rcq = qp->scq ? fx_obj_get(c, FX_OBJ_CQ, req->recv_cq) : NULL;
@@ -76,8 +78,15 @@ static int link_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_creat
 		return fx_refuse(c, -EINVAL, "the CQs of a QP must be of one worker: these are of %u and %u",
 				 qp->scq->worker, qp->rcq->worker);
 	qp->worker = qp->scq->worker;
-	if (fx_obj_add(c->ctx, &qp->obj, FX_OBJ_QP) < 0)
-		return fx_refuse(c, -ENOSPC, "this core has no QP left (it holds %u)", FX_LIMIT_QP);
+	err = fx_quota_take(c, FX_QUOTA_send_wrs, req->max_send_wr);
+	if (err)
+		return err;
+	err = fx_obj_add(c->ctx, &qp->obj, FX_OBJ_QP);
+	if (err) {
+		fx_quota_give(c->user, FX_QUOTA_send_wrs, req->max_send_wr);
+		return err;
+	}
+	qp->send_wrs = req->max_send_wr;
 	qp->pd->obj.refs++;
 	qp->scq->obj.refs++;
 	qp->rcq->obj.refs++;
@@ -89,6 +98,7 @@ static void unlink_qp(struct fx_qpo *qp)
 	qp->pd->obj.refs--;
 	qp->scq->obj.refs--;
 	qp->rcq->obj.refs--;
+	fx_quota_give(qp->obj.ctx->user, FX_QUOTA_send_wrs, qp->send_wrs);
 	fx_obj_del(&qp->obj);
 }
 

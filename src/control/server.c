@@ -133,6 +133,7 @@ void fx_client_free(struct fx_client *c)
 		c->next->prev = c->prev;
 	c->next = ctl->graveyard;
 	ctl->graveyard = c;
+	fx_user_release(c->user);
 	if (--ctl->nclients == 0)
 		ctl->idle_since_ms = fx_now_ms();
 }
@@ -257,8 +258,14 @@ static void admit(struct fx_control *ctl, int fd)
 	c->ctl = ctl;
 	c->cred = cred;
 	c->src = (struct fx_source){.fd = fd, .ready = client_ready, .ctl = ctl};
-	if (fx_source_add(ctl, &c->src, EPOLLIN | EPOLLRDHUP) < 0) {
-		ctl->n.refused_full++;
+	c->user = fx_user_hold(ctl, cred.uid);
+	if (!c->user || !fx_user_admits(c->user) || fx_source_add(ctl, &c->src, EPOLLIN | EPOLLRDHUP) < 0) {
+		if (c->user && !fx_user_admits(c->user))
+			ctl->n.refused_quota++;
+		else
+			ctl->n.refused_full++;
+		if (c->user)
+			fx_user_release(c->user);
 		close(fd);
 		free(c);
 		return;

@@ -6,6 +6,7 @@
  *  "device": {name, guid, max_qp, ...},
  *  "ports": [{port, name, driver, state, mac, mtu, frame_limit, max_segs, header_only, loopback, icrc,
  *             netdev, gids: [{index, gid, type, netdev}], counters: {...}}],
+ *  "users": [{uid, user, connections, contexts: {used, limit}, pds: {used, limit}, ...}], // by the list of quota.h
  *  "contexts": [{ctx, pid, uid, program, version, pds, channels, cqs, qps, mrs}],
  *  "qps": [{qpn, ctx, type, state, cause, dest_qpn, mtu, sq_psn, una_psn, ...}],
  *  "mrs": [{mr, ctx, pd, iova, length, access, window, bytes: {slow, converted, shared}}],
@@ -175,6 +176,20 @@ static json_t *text(const char *s)
 	return t ? t : json_string("?");
 }
 
+/* A limit of null: there is none. */
+static json_t *user(const struct fx_user *u)
+{
+	json_t *o = json_pack("{s:I s:o s:I}", "uid", (json_int_t)u->uid, "user", u->name[0] ? text(u->name) : json_null(),
+			      "connections", (json_int_t)(u->refs - u->used[FX_QUOTA_contexts]));
+
+	for (int k = FX_QUOTA_NONE + 1; o && k < FX_QUOTA_KINDS; k++)
+		json_object_set_new(o, fx_quota_info[k].key,
+				    json_pack("{s:o s:o}", "used", number(u->used[k]), "limit",
+					      u->quota.limit[k] == FX_UNLIMITED ? json_null()
+										: number(u->quota.limit[k])));
+	return o;
+}
+
 static json_t *context(const struct fx_ctx *ctx)
 {
 	return json_pack("{s:I s:I s:I s:o s:o s:I s:I s:I s:I s:I}", "ctx",
@@ -333,7 +348,12 @@ static void write_front(struct fx_client *c)
 	member(s, "core", core(ctl), false);
 	member(s, "device", device(ctl), false);
 	member(s, "ports", json_pack("[o]", port(ctl->cfg.port, &s->total.port)), false);
-	fputs("\"contexts\": [", s->out);
+	fputs("\"users\": [", s->out);
+	for (int b = 0; b < 1 << FX_USER_SHIFT; b++)
+		for (const struct fx_user *u = ctl->users[b]; u; u = u->next)
+			element(s, user(u));
+	fputs("],\n\"contexts\": [", s->out);
+	s->some = false;
 	for (uint32_t i = 1; (ctx = fx_table_next(&ctl->ctxs, &i));)
 		element(s, context(ctx));
 	fputs("],\n\"qps\": [", s->out);

@@ -5,10 +5,10 @@
 
 #include "control/table.h"
 
-int fx_table_init(struct fx_table *t, uint32_t size)
+int fx_table_init(struct fx_table *t, uint32_t size, uint32_t rest_ms)
 {
 	/* calloc: pages of indexes never used cost nothing */
-	*t = (struct fx_table){.size = size, .fresh = 1};
+	*t = (struct fx_table){.size = size, .fresh = 1, .rest_ms = rest_ms};
 	t->slot = calloc((size_t)size + 1, sizeof(*t->slot));
 	return t->slot ? 0 : -ENOMEM;
 }
@@ -19,7 +19,7 @@ void fx_table_fini(struct fx_table *t)
 	*t = (struct fx_table){0};
 }
 
-uint32_t fx_table_add(struct fx_table *t, void *obj)
+uint32_t fx_table_add(struct fx_table *t, void *obj, uint64_t now_ms)
 {
 	struct fx_table_slot *s;
 	uint32_t i;
@@ -28,8 +28,8 @@ uint32_t fx_table_add(struct fx_table *t, void *obj)
 		i = t->fresh++;
 	} else {
 		i = t->free_head;
-		if (i == 0)
-			return 0;
+		if (i == 0 || now_ms - t->slot[i].freed_ms < t->rest_ms)
+			return 0; /* the head of the list has rested longest */
 		t->free_head = t->slot[i].next_free;
 	}
 	s = &t->slot[i];
@@ -55,7 +55,7 @@ void *fx_table_get(const struct fx_table *t, uint32_t handle)
 	return s ? s->obj : NULL;
 }
 
-void fx_table_del(struct fx_table *t, uint32_t handle)
+void fx_table_del(struct fx_table *t, uint32_t handle, uint64_t now_ms)
 {
 	struct fx_table_slot *s = lookup(t, handle);
 	uint32_t i = fx_handle_index(handle);
@@ -64,6 +64,7 @@ void fx_table_del(struct fx_table *t, uint32_t handle)
 		return;
 	s->obj = NULL;
 	s->next_free = 0;
+	s->freed_ms = now_ms;
 	if (t->free_head)
 		t->slot[t->free_tail].next_free = i;
 	else

@@ -29,10 +29,27 @@ void fx_why(const char *fmt, ...)
 	why_new = true;
 }
 
+/* FLEXINS_WHY=1: for programs that know verbs' errno only. */
+static bool told(void)
+{
+	static int wanted = -1; /* every thread finds the same */
+	int w = __atomic_load_n(&wanted, __ATOMIC_RELAXED);
+
+	if (w < 0) {
+		const char *env = getenv("FLEXINS_WHY");
+
+		w = env && !strcmp(env, "1");
+		__atomic_store_n(&wanted, w, __ATOMIC_RELAXED);
+	}
+	return w;
+}
+
 void fx_why_settle(void)
 {
 	if (!why_new)
 		why_text[0] = '\0';
+	else if (told())
+		fprintf(stderr, "flexins: %s\n", why_text);
 	why_new = false;
 }
 

@@ -72,6 +72,12 @@ core_pid()
 	cat "$TMP/core.pid"
 }
 
+# KiB of the core's own: Pss and hugepages; the application's windows count only as the Pss share of them
+core_kib()
+{
+	awk '/^(Pss|Private_Hugetlb|Shared_Hugetlb):/ { n += $2 } END { print n }' "/proc/$(core_pid)/smaps_rollup"
+}
+
 core_stop()
 {
 	local pid

@@ -8,6 +8,7 @@
  *
  * Room: tests. May use: verbs only; it runs unmodified on any device.
  */
+#include <errno.h>
 #include <infiniband/verbs.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -29,6 +30,7 @@ static char *buf;
 
 __attribute__((format(printf, 2, 3))) static void need(bool ok, const char *fmt, ...)
 {
+	int err = errno;
 	va_list ap;
 
 	if (ok)
@@ -36,7 +38,7 @@ __attribute__((format(printf, 2, 3))) static void need(bool ok, const char *fmt,
 	va_start(ap, fmt);
 	vprintf(fmt, ap);
 	va_end(ap);
-	printf(": failed\n");
+	printf(": failed (%s)\n", strerror(err));
 	exit(1);
 }
 

@@ -105,12 +105,15 @@ static inline void *play_control(void *arg)
 	return NULL;
 }
 
+static const struct fx_quota_cfg *play_quota; /* of the next one; NULL: nobody is limited */
+
 static inline int play_start(void **state)
 {
 	static const uint8_t gid[16] = {[10] = 0xff, [11] = 0xff, 192, 0, 2, 7};
 	struct play *p = calloc(1, sizeof(*p));
 	struct fx_control_cfg cfg = {
-		.name = "play", .poll = "adaptive", .dma = "cpu", .workers = 1, .port = &p->port};
+		.name = "play", .poll = "adaptive", .dma = "cpu", .workers = 1, .port = &p->port,
+		.quota = play_quota};
 	char why[512] = "";
 
 	p->port = (struct fx_port_info){

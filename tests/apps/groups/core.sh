@@ -28,12 +28,6 @@ idle_cost()
 	awk -v p="$percent" 'BEGIN { exit !(p < 2) }' || fail "2 % or more"
 }
 
-# KiB of the core's own: Pss and hugepages; the application's windows count only as the Pss share of them
-core_kib()
-{
-	awk '/^(Pss|Private_Hugetlb|Shared_Hugetlb):/ { n += $2 } END { print n }' "/proc/$(core_pid)/smaps_rollup"
-}
-
 tell_qps()
 {
 	local line
