@@ -3,6 +3,7 @@
  * One queue pair connected to itself, and one thing tried with it:
  *	selftalk atomics	on whole pages, while a thread of ours works on the same word; on the stack
  *	selftalk drain		SQD with its event, what waits meanwhile, and back to RTS
+ *	selftalk reset		READs cut short by RESET: from then on nothing writes where they were to land
  *	selftalk places		every operation from and to every kind of memory, with its bytes compared
  *
  * Room: tests. May use: verbs only; it runs unmodified on any device.
@@ -192,6 +193,36 @@ static void drain(void)
 	NEED(page[8] != 0);
 }
 
+/* ---- reset ---- */
+
+static void reset(void)
+{
+	enum { RESETS = 100, READS = 8, LEN = 16 * PAGE };
+	uint8_t *mem = aligned_alloc(PAGE, 2 * LEN), seen[LEN];
+	struct ibv_mr *mr = ibv_reg_mr(pd, mem, 2 * LEN, ACCESS);
+	struct ibv_sge sge = {.addr = (uintptr_t)mem, .length = LEN};
+	struct ibv_send_wr *bad, wr = {.sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_READ};
+	struct ibv_wc wc;
+
+	NEED(mr);
+	sge.lkey = mr->lkey;
+	wr.wr.rdma.remote_addr = (uintptr_t)mem + LEN;
+	wr.wr.rdma.rkey = mr->rkey;
+	for (unsigned i = 0; i < RESETS; i++) {
+		memset(mem, 0, LEN);
+		memset(mem + LEN, (int)(i % 255 + 1), LEN);
+		for (unsigned n = 0; n < READS; n++)
+			NEED(!ibv_post_send(qp, &wr, &bad));
+		for (unsigned n = 0; n < i * 20; n++)
+			ibv_poll_cq(cq, 1, &wc);
+		to_state(IBV_QPS_RESET);
+		memcpy(seen, mem, LEN);
+		usleep(500);
+		NEED(!memcmp(seen, mem, LEN));
+		connect_to_self();
+	}
+}
+
 /* ---- places ---- */
 
 enum { LARGE = 100000, SMALL = 300 };
@@ -368,7 +399,7 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*run)(void);
-	} things[] = {{"atomics", atomics}, {"drain", drain}, {"places", all_places}};
+	} things[] = {{"atomics", atomics}, {"drain", drain}, {"places", all_places}, {"reset", reset}};
 
 	NEED(argc == 2);
 	open_all();

@@ -338,7 +338,7 @@ static void test_unsignaled_fails(void **state)
 
 /* ---- threads ---- */
 
-enum { ROUNDS = 20000, PLACES = 8, PLACE = 2000 };
+enum { ROUNDS = 3000, PLACES = 8, PLACE = 2000 };
 
 /* Posts as fast as the queue takes them: receives into PLACES places by turns. */
 static void *poster(void *arg)

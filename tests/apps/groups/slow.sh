@@ -26,6 +26,16 @@ case_places_chaos()
 	core_stop
 }
 
+# What RESET has answered for may be used again, the buffers too.
+case_reset_chaos()
+{
+	core_start --dma "${FX_CHAOS:-chaos=8,1}"
+	FLEXINS_WINDOWS=slow run "$HELPERS/selftalk" reset
+	FLEXINS_WINDOWS=helper run "$HELPERS/selftalk" reset
+	run "$HELPERS/selftalk" reset
+	core_stop
+}
+
 pingpong()
 {
 	pair ibv_rc_pingpong -c -g 0 "$@"
