@@ -31,7 +31,7 @@ static void fill_wc(struct ibv_wc *wc, const struct fx_vqp *qp, const struct fx_
 	wc->dlid_path_bits = 0;
 }
 
-/* The CQE just taken; false: nothing for the application, because its QP is gone or was reset, or it asked for silence. */
+/* The CQE just taken; false: nothing for the application: its QP is gone or was reset, or it asked for silence. */
 static bool accept_cqe(struct fx_vcq *cq, struct fx_cq_rx *rx, struct fx_cqe *c, struct ibv_wc *wc)
 {
 	struct fx_vqp *qp = fx_qp_find(&cq->qps, c->qpn_gen & ((1u << FX_QPN_BITS) - 1));

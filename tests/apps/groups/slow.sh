@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # shellcheck shell=bash
 #
-# Memory that no window maps: stacks, .data, file mappings, less than a page. Each case with the windows that a program
-# gets by itself, with none of its memory mapped, and with the helper thread for all of it.
+# Memory that no window maps: stacks, .data, file mappings, less than a page. With the windows that a program gets by
+# itself, with none of its memory mapped, and with the helper thread for all of it.
 
 # windows COMMAND...
 windows()
