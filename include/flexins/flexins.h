@@ -22,8 +22,9 @@
  *   rules, annex A17 is RoCEv2.
  *
  * The environment: FLEXINS_CORE=name of the core (default: default) or FLEXINS_SOCKET=path of its socket;
- * FLEXINS_WINDOWS=slow leaves the application's memory as it is; FLEXINS_BANNER=1 prints one line when the device
- * is first opened; FLEXINS_WHY=1 prints flexins_why() whenever a function fails.
+ * FLEXINS_WINDOWS=slow leaves the application's memory as it is, =helper leaves all access to it to the core as well;
+ * FLEXINS_BANNER=1 prints one line when the device is first opened; FLEXINS_WHY=1 prints flexins_why() whenever a
+ * function fails.
  */
 #ifndef FLEXINS_FLEXINS_H
 #define FLEXINS_FLEXINS_H
@@ -137,7 +138,9 @@ int flexins_dealloc_pd(struct ibv_pd *pd);
 /*
  * Registers `length` bytes (1 or more) from `addr` for the access given (enum ibv_access_flags). The memory stays
  * the caller's and must stay mapped. Whole pages of anonymous memory become shared with the core, which no program
- * notices; what cannot be shared is reached more slowly. Returns a region, to be freed with flexins_dereg_mr();
+ * notices. What cannot be shared (stacks, .data, mapped files, less than a page) is copied when a request is posted or
+ * its completion polled: what lands there is in place once its completion, or one of a later request of that queue,
+ * was polled. A peer reaches it more slowly. Returns a region, to be freed with flexins_dereg_mr();
  * EINVAL: length 0, a range that wraps, remote write or atomic without local write, unknown flags; EFAULT: not
  * mapped; EOPNOTSUPP: on-demand paging; EPERM: memory that may not be written, to be written.
  */
@@ -162,7 +165,9 @@ int flexins_destroy_cq(struct ibv_cq *cq);
 
 /*
  * Takes up to num_entries completions into wc[], in the order of each queue's requests (IBTA 10.8.5). Returns their
- * number, 0 when there are none. Never sleeps; where the core shares its CPUs, an empty poll gives way once.
+ * number, 0 when there are none. Never sleeps; where the core shares its CPUs, an empty poll gives way once. A request
+ * whose bytes cannot be put where its region was, because that was deregistered, unmapped or made read-only, is
+ * IBV_WC_LOC_PROT_ERR, asked for or not.
  */
 int flexins_poll_cq(struct ibv_cq *cq, int num_entries, struct ibv_wc *wc);
 /* Returns EOPNOTSUPP: completion events come later. */
@@ -218,8 +223,9 @@ struct ibv_qp_ex *flexins_qp_to_qp_ex(struct ibv_qp *qp);
  * the first request that could not be posted, *bad_wr, after which none was: EINVAL: a QP not in RTS, SQD, SQE or
  * ERR, an unknown opcode or flag, too many SGEs, more inline data than max_inline_data, inline for what sends no
  * data, an atomic with other than one SGE; ENOMEM: max_send_wr are outstanding (unsignaled ones are until a later
- * completion was polled); EOPNOTSUPP: an opcode that FlexiNS does not have. Takes no system call but to wake a
- * core that sleeps, and waits for the core if it lags.
+ * completion was polled), or a fenced request sends, of memory that cannot be shared, more than the part of it that an
+ * outstanding READ fetches; EOPNOTSUPP: an opcode that FlexiNS does not have. Takes no system call but to wake a core
+ * that sleeps and to copy what cannot be shared, and waits for the core if it lags.
  */
 int flexins_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad_wr);
 /*

@@ -39,7 +39,7 @@ static int check_request(struct fx_client *c, const struct fx_reg_mr_req *req)
 	    !(req->access & FX_ACC_LOCAL_WRITE))
 		return fx_refuse(c, -EINVAL,
 				 "remote write and remote atomic access need local write access as well");
-	if (req->flags & ~(uint32_t)FX_REG_NO_CONVERT)
+	if (req->flags & ~(uint32_t)(FX_REG_NO_CONVERT | FX_REG_SPARSE))
 		return fx_refuse(c, -EINVAL, "registration flags %#x are unknown", req->flags);
 	return 0;
 }
@@ -145,6 +145,24 @@ static void count_bytes(struct fx_mro *mr, uint64_t converted)
 	}
 }
 
+/* What the host had better not leave to the helper thread. */
+static void tell_slow(const struct fx_mr *mr, struct fx_reg_mr_done_rep *rep)
+{
+	rep->nslow = 0;
+	for (uint32_t i = 0; i < mr->nrun; i++) {
+		const struct fx_mr_run *r = &mr->run[i];
+
+		if (r->base)
+			continue;
+		if (rep->nslow == FX_SLOW_RUNS) {
+			rep->nslow = 1;
+			rep->slow[0] = (struct fx_slow_run){.length = mr->length};
+			return;
+		}
+		rep->slow[rep->nslow++] = (struct fx_slow_run){.off = r->off, .length = r->len};
+	}
+}
+
 int fx_reg_mr_done(struct fx_client *c)
 {
 	const struct fx_reg_mr_done_req *req = &c->req.reg_mr_done;
@@ -176,7 +194,7 @@ int fx_reg_mr_done(struct fx_client *c)
 			      memory_order_release);
 	rep->mr = mr->obj.handle;
 	rep->lkey = rep->rkey = mr->mr.key;
-	rep->slow = fx_mr_is_slow(&mr->mr);
+	tell_slow(&mr->mr, rep);
 	return 0;
 }
 

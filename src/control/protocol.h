@@ -113,7 +113,7 @@ struct fx_mr_seg {
 	uint64_t length;
 	uint64_t offset; /* in the memfd of a FX_SEG_CONVERT */
 	uint32_t kind;
-	uint32_t rsvd;
+	uint32_t sparse; /* FX_SEG_SHARED: 1: its pages come as they are used, nobody touches them before */
 };
 enum { FX_MR_SEGS = 48 };
 
@@ -122,10 +122,13 @@ struct fx_reg_mr_req {
 	uint32_t pd;
 	uint32_t access; /* enum ibv_access_flags */
 	uint64_t addr, length, iova;
-	uint32_t flags; /* FX_REG_NO_CONVERT: everything unconvertible, by the user's wish or for want of userfaultfd */
+	uint32_t flags; /* enum fx_reg_flags */
 	uint32_t rsvd;
 };
-enum fx_reg_flags { FX_REG_NO_CONVERT = 1 };
+enum fx_reg_flags {
+	FX_REG_NO_CONVERT = 1, /* everything unconvertible, by the user's wish or for want of userfaultfd */
+	FX_REG_SPARSE = 2,     /* shared memory of which little will be used: its segments are sparse */
+};
 /* fds: one memfd for each FX_SEG_CONVERT, in order. */
 struct fx_reg_mr_rep {
 	struct fx_msg_head head;
@@ -140,12 +143,20 @@ struct fx_reg_mr_done_req {
 	uint32_t nseg;
 	uint64_t converted; /* bit i: segment i is now the memfd; a clear bit of a CONVERT falls back to SLOW */
 };
+/* What goes through the helper thread: sorted, apart from one another; one run of everything where there are more. */
+enum { FX_SLOW_RUNS = 32 };
+struct fx_slow_run {
+	uint64_t off; /* from the region's start */
+	uint64_t length;
+};
 struct fx_reg_mr_done_rep {
 	struct fx_msg_head head;
 	uint32_t mr;
 	uint32_t lkey, rkey;
-	uint32_t slow; /* 1: some of it goes through the helper thread */
+	uint32_t nslow;
+	struct fx_slow_run slow[FX_SLOW_RUNS];
 };
+static_assert(sizeof(struct fx_reg_mr_done_rep) <= FX_MSG_BYTES, "reg_mr_done reply");
 
 struct fx_create_cq_req {
 	struct fx_msg_head head;

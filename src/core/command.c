@@ -14,6 +14,7 @@
 #include "core/inside.h"
 
 enum { LATER = 1 };
+enum { QPS_RESET = 0 }; /* IBV_QPS_RESET */
 #define PATIENCE_NS UINT64_C(1000000000) /* with a pipe index that was announced but never comes */
 
 static void done(struct fx_worker *w, struct fx_cmd *cmd, int err)
@@ -90,6 +91,13 @@ void fx_ctx_dead(struct fx_worker *w, struct fx_wctx *ctx)
 
 /* ---- QPs ---- */
 
+/* Answers when all that is under way now is over. */
+static int grace(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	defer(&w->grace_next, cmd);
+	return LATER;
+}
+
 static int qp_attach(struct fx_worker *w, struct fx_cmd *cmd)
 {
 	int err = fx_qp_attach(w->tp, cmd->qp);
@@ -111,6 +119,8 @@ static int qp_modify(struct fx_worker *w, struct fx_cmd *cmd)
 	fx_qp_query(cmd->qp, &now);
 	m->attr.qp_state = now.qp_state;
 	m->gen = fx_qp_gen(cmd->qp);
+	if (!err && now.qp_state == QPS_RESET)
+		return grace(w, cmd); /* after RESET the application has its memory for itself */
 	return err > 0 ? -err : err;
 }
 
@@ -133,12 +143,6 @@ static int qp_detach(struct fx_worker *w, struct fx_cmd *cmd)
 }
 
 /* ---- the rest ---- */
-
-static int grace(struct fx_worker *w, struct fx_cmd *cmd)
-{
-	defer(&w->grace_next, cmd);
-	return LATER;
-}
 
 static int snapshot(struct fx_worker *w, struct fx_cmd *cmd)
 {

@@ -148,6 +148,8 @@ static int attach(struct fx_context *ctx, const struct fx_hello_rep *rep, struct
 		fx_windows_init(fds->fd[4]);
 	else
 		fx_windows_init(-1);
+	ctx->bounce = !fx_windows_helper();
+	ctx->pid = getpid();
 	ctx->kick_fd = fds->fd[2];
 	ctx->verbs.context.async_fd = ctx->wake.fd = fds->fd[3];
 	fds->n = 0;

@@ -3,14 +3,14 @@
  * Completion queues: polling merges the rings of the workers (contract 13), the shadow queues give back what a CQE
  * leaves out, and when the core is gone they give the flush completions too (contract 7).
  *
- * Room: host. May use: context.c, arena.c, pipe/ring.h.
+ * Room: host. May use: context.c, arena.c, bounce.h, pipe/ring.h.
  */
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "host/host.h"
+#include "host/bounce.h"
 
 /* ---- polling ---- */
 
@@ -31,18 +31,22 @@ static void fill_wc(struct ibv_wc *wc, const struct fx_vqp *qp, const struct fx_
 	wc->dlid_path_bits = 0;
 }
 
-/* One CQE; false: nothing for the application, because its QP is gone or was reset, or it asked for silence. */
-static bool accept_cqe(struct fx_vcq *cq, const struct fx_cqe *c, struct ibv_wc *wc)
+/* The CQE just taken; false: nothing for the application: its QP is gone or was reset, or it asked for silence. */
+static bool accept_cqe(struct fx_vcq *cq, struct fx_cq_rx *rx, struct fx_cqe *c, struct ibv_wc *wc)
 {
 	struct fx_vqp *qp = fx_qp_find(&cq->qps, c->qpn_gen & ((1u << FX_QPN_BITS) - 1));
 	bool recv = c->opcode & IBV_WC_RECV;
+	struct fx_shadow *s = !qp ? NULL : recv ? &qp->rq : &qp->sq;
 	struct fx_shadow_wr wr;
 
 	if (fx_unlikely(!qp || qp->qpn_gen != c->qpn_gen || (recv ? qp->qp.recv_cq : qp->qp.send_cq) != &cq->cq ||
-			!fx_shadow_retire(recv ? &qp->rq : &qp->sq, c->index, &wr))) {
+			!fx_shadow_holds(s, c->index))) {
 		cq->stale++;
 		return false;
 	}
+	if (fx_unlikely(fx_shadow_bounced(s)) && !fx_bounce_complete(qp, s, c))
+		rx->ci--;
+	wr = fx_shadow_retire(s, c->index);
 	if (!wr.signaled && c->status == FX_WC_SUCCESS)
 		return false;
 	fill_wc(wc, qp, c, wr.wr_id);
@@ -56,7 +60,7 @@ static int drain(struct fx_vcq *cq, struct fx_cq_rx *rx, int max, struct ibv_wc 
 	int n = 0;
 
 	while (n < max && fx_cq_take(rx, &c))
-		n += accept_cqe(cq, &c, wc + n);
+		n += accept_cqe(cq, rx, &c, wc + n);
 	if (rx->ci != from)
 		fx_cq_publish_ci(rx);
 	return n;
@@ -72,12 +76,14 @@ static int drain_all(struct fx_vcq *cq, int max, struct ibv_wc *wc)
 	return n;
 }
 
-static int flush_queue(const struct fx_vqp *qp, struct fx_shadow *s, int max, struct ibv_wc *wc)
+static int flush_queue(struct fx_vqp *qp, struct fx_shadow *s, int max, struct ibv_wc *wc)
 {
 	struct fx_shadow_wr wr;
 	int n = 0;
 
-	for (; n < max && fx_shadow_retire(s, s->tail, &wr); n++) {
+	for (; n < max && fx_shadow_holds(s, s->tail); n++) {
+		fx_bounce_drop(qp, s, s->tail + 1);
+		wr = fx_shadow_retire(s, s->tail);
 		memset(&wc[n], 0, sizeof(wc[n]));
 		wc[n].wr_id = wr.wr_id;
 		wc[n].status = IBV_WC_WR_FLUSH_ERR;

@@ -14,13 +14,15 @@
  *	cq.c		completion queues and polling
  *	qp.c		life and states of a QP
  *	post.c		posting
+ *	bounce.h	ways round the core's helper thread: slow.c, pool.c, bounce.c
  *	events.c	records of the event ring, asynchronous events
  *	channel.c	completion channels
  *	absent.c	verbs that this library does not have
  *	text.c		the texts of verbs
  *
  * Inside, functions return 0 or a negative errno; the flexins_* functions return what the verbs manual says.
- * Locks are taken in this order: regions (mr.c), context, CQs by address, send queue, receive queue, pipe, arena.
+ * Locks are taken in this order: the making of pools (pool.c), regions (mr.c), context, CQs by address, send queue,
+ * receive queue, pipe, arena, slow regions, a pool.
  */
 #ifndef FX_HOST_HOST_H
 #define FX_HOST_HOST_H
@@ -132,6 +134,9 @@ struct fx_context {
 	const struct fx_core_page *page;
 	int kick_fd;
 	int life; /* enum fx_life, atomic: it only ever rises */
+	uint32_t nslow; /* regions of which parts are slow, atomic */
+	bool bounce;	/* this core has a helper thread worth going round */
+	pid_t pid;
 	uint32_t id;
 	struct fx_device_limits limits;
 	struct fx_query_port_rep port; /* as last asked; under lock */
@@ -150,15 +155,26 @@ struct fx_context {
 	uint32_t nasync, async_room;
 	bool fatal_told;
 	struct fx_context *next; /* of all contexts, for fork */
+
+	uint32_t slow_lock __attribute__((aligned(FX_LINE)));
+	struct fx_vmr *slow[FX_BUCKETS]; /* regions of which parts are slow, by lkey */
 };
 
+struct fx_pool;
 struct fx_vpd {
 	struct ibv_pd pd;
 	uint32_t users; /* atomic */
+	struct fx_pool *pool; /* of bounce buffers, NULL until there is slow memory, atomic */
 };
 struct fx_vmr {
 	struct ibv_mr mr;
-	bool slow;
+	uint64_t iova;
+	uint32_t access;
+	/* slow.c's; nslow is 0 where there is none */
+	uint32_t nslow;
+	struct fx_slow_run *slow;
+	uint32_t writers; /* copies under way, atomic */
+	struct fx_vmr *next; /* of its bucket */
 };
 struct fx_cq_ring {
 	struct fx_cq_rx rx;
@@ -195,7 +211,8 @@ struct fx_vqp {
 	uint32_t qpn_gen;
 	uint32_t sq_lock;
 	bool sig_all;
-	uint32_t max_send_sge, max_recv_sge, max_inline;
+	uint32_t max_send_sge, max_recv_sge, max_inline; /* the application's: the core was told fx_qp_room()'s */
+	uint32_t fetch_end; /* of the send request after the newest that fetches; kept while there is slow memory */
 	struct fx_shadow sq;
 	uint32_t rq_lock __attribute__((aligned(FX_LINE)));
 	struct fx_shadow rq;
@@ -257,6 +274,17 @@ int fx_port_refresh(struct fx_context *ctx);
 /* Text for the banner; call after the context's windows were set up. */
 void fx_windows_init(int uffd_dev_fd);
 const char *fx_windows_kind(void);
+/* Does the user want the helper thread for all that is slow? */
+bool fx_windows_helper(void);
+/* Both steps of a registration. */
+int fx_register(struct fx_context *ctx, struct fx_reg_mr_req *req, struct fx_reg_mr_done_rep *keys);
+
+/* ---- qp.c ---- */
+struct ibv_qp_cap fx_qp_room(const struct fx_vqp *qp);
+
+/* ---- slow.c: regions, when they have their keys and before they are freed ---- */
+void fx_slow_add(struct fx_vmr *mr, const struct fx_reg_mr_done_rep *keys);
+void fx_slow_remove(struct fx_vmr *mr);
 
 /* ---- queue locks of cq.c ---- */
 void fx_cqs_lock(struct fx_vqp *qp);

@@ -3,15 +3,15 @@
  * Protection domains and memory regions. Registration has two steps: the core says which ranges should become
  * shared memory and brings a memfd for each; what could be converted is told back, and the keys come.
  *
- * Room: host. May use: context.c, convert.h.
+ * Room: host. May use: context.c, convert.h, bounce.h.
  */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "host/bounce.h"
 #include "host/convert.h"
-#include "host/host.h"
 
 enum {
 	FX_ACCESS_KNOWN = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
@@ -22,7 +22,7 @@ enum {
 
 /* Between the two steps nobody else in the process may convert: ranges of regions overlap. */
 static pthread_mutex_t regions_lock = PTHREAD_MUTEX_INITIALIZER;
-static bool windows_ready, windows_off;
+static bool windows_ready, windows_off, windows_helper;
 
 /* Takes the descriptor over; -1: there is none. */
 void fx_windows_init(int uffd_dev_fd)
@@ -31,7 +31,8 @@ void fx_windows_init(int uffd_dev_fd)
 
 	pthread_mutex_lock(&regions_lock);
 	if (!windows_ready) {
-		windows_off = kind && strcmp(kind, "slow") == 0;
+		windows_helper = kind && strcmp(kind, "helper") == 0;
+		windows_off = windows_helper || (kind && strcmp(kind, "slow") == 0);
 		fx_convert_init(uffd_dev_fd);
 		windows_ready = true;
 	} else if (uffd_dev_fd >= 0) {
@@ -43,10 +44,15 @@ void fx_windows_init(int uffd_dev_fd)
 const char *fx_windows_kind(void)
 {
 	if (windows_off)
-		return "slow windows: FLEXINS_WINDOWS=slow";
+		return windows_helper ? "slow windows: FLEXINS_WINDOWS=helper" : "slow windows: FLEXINS_WINDOWS=slow";
 	if (!fx_convert_possible())
 		return "slow windows: the core could not open /dev/userfaultfd, or this process may not use it";
 	return "windows mapped";
+}
+
+bool fx_windows_helper(void)
+{
+	return windows_helper;
 }
 
 /* ---- protection domains ---- */
@@ -79,6 +85,7 @@ int flexins_dealloc_pd(struct ibv_pd *ibpd)
 	/* acquire: against the release of whatever was the last in it */
 	if (__atomic_load_n(&pd->users, __ATOMIC_ACQUIRE))
 		return fx_fail(EBUSY);
+	fx_pool_free(pd);
 	err = fx_ask_drop(ctx, FX_MSG_DEALLOC_PD, ibpd->handle);
 	if (err && fx_alive(ctx))
 		return fx_fail(err);
@@ -97,7 +104,7 @@ static uint64_t convert(const struct fx_reg_mr_rep *rep, const struct fx_fds *fd
 	for (uint32_t i = 0; i < rep->nseg; i++) {
 		const struct fx_mr_seg *s = &rep->seg[i];
 
-		if (s->kind == FX_SEG_SHARED)
+		if (s->kind == FX_SEG_SHARED && !s->sparse)
 			fx_populate((void *)(uintptr_t)s->addr, s->length);
 		if (s->kind != FX_SEG_CONVERT || fd == fds->n)
 			continue;
@@ -108,7 +115,7 @@ static uint64_t convert(const struct fx_reg_mr_rep *rep, const struct fx_fds *fd
 	return done;
 }
 
-static int register_region(struct fx_context *ctx, struct fx_reg_mr_req *req, struct fx_reg_mr_done_rep *keys)
+int fx_register(struct fx_context *ctx, struct fx_reg_mr_req *req, struct fx_reg_mr_done_rep *keys)
 {
 	struct fx_reg_mr_done_req done = {.head = {.op = FX_MSG_REG_MR_DONE}};
 	struct fx_reg_mr_rep rep;
@@ -162,14 +169,16 @@ struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length,
 	mr = calloc(1, sizeof(*mr));
 	if (!mr)
 		return fx_null(ENOMEM);
-	err = register_region(fx_context_of(pd->context), &req, &keys);
+	err = fx_register(fx_context_of(pd->context), &req, &keys);
 	if (err) {
 		free(mr);
 		return fx_null(err);
 	}
 	mr->mr = (struct ibv_mr){.context = pd->context, .pd = pd, .addr = addr, .length = length,
 				 .handle = keys.mr, .lkey = keys.lkey, .rkey = keys.rkey};
-	mr->slow = keys.slow;
+	mr->iova = req.iova;
+	mr->access = access;
+	fx_slow_add(mr, &keys);
 	__atomic_fetch_add(&fx_pd_of(pd)->users, 1, __ATOMIC_RELAXED);
 	return &mr->mr;
 }
@@ -187,6 +196,7 @@ int flexins_dereg_mr(struct ibv_mr *ibmr)
 
 	if (err && fx_alive(ctx))
 		return fx_fail(err);
+	fx_slow_remove(mr);
 	/* release: what the region was used for comes before its domain may go */
 	__atomic_fetch_sub(&fx_pd_of(ibmr->pd)->users, 1, __ATOMIC_RELEASE);
 	free(mr);

@@ -2,14 +2,14 @@
 /*
  * Posting: a send request becomes an entry of the context's pipe, a receive request one of its QP's ring.
  *
- * Room: host, its hot path. May use: pipe/ring.h, context.c to see whether the core lives. Two short locks a
- * call, no allocation, and no system call but the kick of a worker that sleeps.
+ * Room: host, its hot path. May use: pipe/ring.h, bounce.h, context.c to see whether the core lives. Two short locks a
+ * call, no allocation, and no system call but the kick of a worker that sleeps; slow memory costs more.
  */
 #include <sched.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "host/host.h"
+#include "host/bounce.h"
 
 enum op_flags {
 	OP_KNOWN = 1 << 0,
@@ -61,25 +61,23 @@ static void copy_out(uint8_t *slot, uint32_t at, const uint8_t *from, uint32_t l
 	}
 }
 
-/* -> slots, or -EINVAL: more than max_inline_data */
-static int put_inline(const struct fx_vqp *qp, const struct ibv_send_wr *wr, struct fx_sq_slot *slot)
+/* -> slots, as the others */
+static uint32_t put_inline(const struct ibv_send_wr *wr, struct fx_sq_slot *slot)
 {
 	uint32_t len = 0;
 
 	for (int i = 0; i < wr->num_sge; i++) {
 		const struct ibv_sge *s = &wr->sg_list[i];
 
-		if (s->length > qp->max_inline - len)
-			return -EINVAL;
 		copy_out((uint8_t *)slot, len, (const uint8_t *)(uintptr_t)s->addr, s->length);
 		len += s->length;
 	}
 	slot->rdma.inline_len = len;
 	slot->nsge = 0;
-	return len <= FX_SLOT_INLINE ? 1 : (int)(1 + (len - FX_SLOT_INLINE + FX_EXT_DATA - 1) / FX_EXT_DATA);
+	return len <= FX_SLOT_INLINE ? 1 : 1 + (len - FX_SLOT_INLINE + FX_EXT_DATA - 1) / FX_EXT_DATA;
 }
 
-static int put_sges(const struct ibv_send_wr *wr, struct fx_sq_slot *slot)
+static uint32_t put_sges(const struct ibv_send_wr *wr, struct fx_sq_slot *slot)
 {
 	struct fx_ext_slot *ext = (struct fx_ext_slot *)slot; /* [0] is the first slot itself */
 	uint32_t n = (uint32_t)wr->num_sge;
@@ -91,21 +89,31 @@ static int put_sges(const struct ibv_send_wr *wr, struct fx_sq_slot *slot)
 		memcpy(ext[1 + (i - 1) / FX_EXT_SGES].data + (i - 1) % FX_EXT_SGES * sizeof(struct fx_sge),
 		       &wr->sg_list[i], sizeof(struct fx_sge));
 	slot->nsge = (uint8_t)n;
-	return n <= 1 ? 1 : (int)(1 + (n - 1 + FX_EXT_SGES - 1) / FX_EXT_SGES);
+	return n <= 1 ? 1 : 1 + (n - 1 + FX_EXT_SGES - 1) / FX_EXT_SGES;
 }
 
-static int put_atomic(const struct ibv_send_wr *wr, struct fx_sq_slot *slot)
+static uint32_t put_atomic(const struct ibv_send_wr *wr, struct fx_sq_slot *slot)
 {
 	uint64_t operand[2] = {wr->wr.atomic.compare_add, wr->wr.atomic.swap};
 
-	if (wr->num_sge != 1)
-		return -EINVAL;
 	memcpy(&slot->sge, &wr->sg_list[0], sizeof(slot->sge));
 	slot->nsge = 1;
 	slot->rdma.remote_addr = wr->wr.atomic.remote_addr;
 	slot->rdma.rkey = wr->wr.atomic.rkey;
 	memcpy(((struct fx_ext_slot *)slot)[1].data, operand, sizeof(operand));
 	return 2;
+}
+
+static bool inline_fits(const struct fx_vqp *qp, const struct ibv_send_wr *wr)
+{
+	uint32_t room = qp->max_inline;
+
+	for (int i = 0; i < wr->num_sge; i++) {
+		if (wr->sg_list[i].length > room)
+			return false;
+		room -= wr->sg_list[i].length;
+	}
+	return true;
 }
 
 /* 0, -EINVAL or -EOPNOTSUPP, by the request alone */
@@ -115,9 +123,11 @@ static int check_send(const struct fx_vqp *qp, const struct ibv_send_wr *wr, con
 		return op->flags & OP_ABSENT ? -EOPNOTSUPP : -EINVAL;
 	if (wr->send_flags & ~(unsigned)FX_SEND_FLAGS)
 		return -EINVAL;
-	if ((wr->send_flags & IBV_SEND_INLINE) && !(op->flags & OP_DATA))
-		return -EINVAL;
 	if (wr->num_sge < 0 || (uint32_t)wr->num_sge > qp->max_send_sge)
+		return -EINVAL;
+	if ((wr->send_flags & IBV_SEND_INLINE) && (!(op->flags & OP_DATA) || !inline_fits(qp, wr)))
+		return -EINVAL;
+	if ((op->flags & OP_ATOMIC) && wr->num_sge != 1)
 		return -EINVAL;
 	return 0;
 }
@@ -129,13 +139,11 @@ static uint8_t wr_flags(const struct fx_vqp *qp, unsigned int f)
 			 (f & IBV_SEND_INLINE ? FX_WRF_INLINE : 0));
 }
 
-/* Writes the entry into slot[FX_MAX_SQ_SLOTS]; -> its number of slots or a negative errno */
-static int build(const struct fx_vqp *qp, const struct ibv_send_wr *wr, const struct op *op, struct fx_sq_slot *slot)
+/* Writes the entry of a checked request into slot[FX_MAX_SQ_SLOTS] */
+static void build(const struct fx_vqp *qp, const struct ibv_send_wr *wr, const struct op *op, struct fx_sq_slot *slot)
 {
-	int n, err = check_send(qp, wr, op);
+	uint32_t n = 1; /* LOCAL_INV: no data */
 
-	if (fx_unlikely(err))
-		return err;
 	memset(&slot[0], 0, sizeof(slot[0]));
 	if (wr->num_sge > 1 || (wr->send_flags & IBV_SEND_INLINE) || (op->flags & OP_ATOMIC))
 		memset(&slot[1], 0, (FX_MAX_SQ_SLOTS - 1) * sizeof(slot[0]));
@@ -152,14 +160,10 @@ static int build(const struct fx_vqp *qp, const struct ibv_send_wr *wr, const st
 	if (op->flags & OP_ATOMIC)
 		n = put_atomic(wr, slot);
 	else if (wr->send_flags & IBV_SEND_INLINE)
-		n = put_inline(qp, wr, slot);
+		n = put_inline(wr, slot);
 	else if (op->flags & (OP_DATA | OP_READ))
 		n = put_sges(wr, slot);
-	else
-		n = 1; /* LOCAL_INV: no data */
-	if (n > 0)
-		slot->nslots = (uint8_t)n;
-	return n;
+	slot->nslots = (uint8_t)n;
 }
 
 /* ---- the pipe; holds ctx->pipe_lock ---- */
@@ -220,22 +224,36 @@ bool fx_pipe_send(struct fx_context *ctx, const void *slot, uint32_t nslots)
 
 /* ---- posting ---- */
 
+/* Slow memory, if there is any: what goes to the core instead of the request. 0 or -ENOMEM */
+static int detour(struct fx_vqp *qp, const struct op *op, const struct ibv_send_wr **wr, struct fx_detour *d)
+{
+	if (op->flags & OP_DATA)
+		return fx_bounce_source(qp, wr, d);
+	if (op->flags & (OP_READ | OP_ATOMIC))
+		fx_bounce_landing(qp, wr, op->flags & OP_ATOMIC, d);
+	return 0;
+}
+
 static int send_one(struct fx_vqp *qp, const struct ibv_send_wr *wr, bool *published)
 {
 	struct fx_sq_slot slot[FX_MAX_SQ_SLOTS];
+	struct fx_detour other;
 	const struct op *op;
-	int n;
+	int err;
 
 	if (fx_unlikely((unsigned)wr->opcode >= sizeof(ops) / sizeof(ops[0])))
 		return -EINVAL;
 	op = &ops[wr->opcode];
-	n = build(qp, wr, op, slot);
-	if (fx_unlikely(n < 0))
-		return n;
+	err = check_send(qp, wr, op);
+	if (fx_unlikely(err))
+		return err;
 	if (fx_unlikely(fx_shadow_full(&qp->sq)))
 		return -ENOMEM;
+	if (fx_unlikely(fx_bounces(qp->ctx)) && (err = detour(qp, op, &wr, &other)))
+		return err;
+	build(qp, wr, op, slot);
 	fx_shadow_push(&qp->sq, wr->wr_id, op->wc, slot->flags & FX_WRF_SIGNALED);
-	if (pipe_put(qp->ctx, slot, (uint32_t)n))
+	if (pipe_put(qp->ctx, slot, slot->nslots))
 		*published = true;
 	return 0;
 }
@@ -273,17 +291,20 @@ int flexins_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_se
 
 static int recv_one(struct fx_vqp *qp, const struct ibv_recv_wr *wr)
 {
+	uint32_t n = (uint32_t)wr->num_sge;
 	struct fx_sge sge[FX_MAX_SGE];
 
 	if (fx_unlikely(wr->num_sge < 0 || (uint32_t)wr->num_sge > qp->max_recv_sge))
 		return -EINVAL;
 	if (fx_unlikely(fx_shadow_full(&qp->rq)))
 		return -ENOMEM;
-	if (wr->num_sge)
-		memcpy(sge, wr->sg_list, (size_t)wr->num_sge * sizeof(sge[0]));
+	if (fx_unlikely(fx_bounces(qp->ctx)))
+		n = fx_bounce_recv(qp, wr, sge);
+	else if (n)
+		memcpy(sge, wr->sg_list, n * sizeof(sge[0]));
 	fx_shadow_push(&qp->rq, wr->wr_id, IBV_WC_RECV, true);
 	if (fx_likely(fx_alive(qp->ctx)))
-		fx_rq_put(&qp->ring, sge, (uint32_t)wr->num_sge);
+		fx_rq_put(&qp->ring, sge, n);
 	return 0;
 }
 

@@ -3,12 +3,12 @@
  * Queue pairs: creation, states, destruction. The core checks transitions and attributes; this side keeps what
  * posting and polling need, and what became of the queues (contracts 7, 9 and 10).
  *
- * Room: host. May use: context.c, arena.c, cq.c.
+ * Room: host. May use: context.c, arena.c, cq.c, bounce.h.
  */
 #include <stdlib.h>
 #include <string.h>
 
-#include "host/host.h"
+#include "host/bounce.h"
 
 /* ---- attributes, to and from the wire of the control protocol ---- */
 
@@ -87,11 +87,33 @@ static void unpack_attr(struct ibv_qp_attr *to, const struct fx_qp_attr *from)
 
 /* ---- creation ---- */
 
+static uint32_t least(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+/*
+ * What the core is told that requests may have: a detour cuts an SGE into its slow parts and the others, and sends
+ * inline what was not so. A receive entry stays as large as it is.
+ */
+struct ibv_qp_cap fx_qp_room(const struct fx_vqp *qp)
+{
+	struct ibv_qp_cap room = {.max_send_sge = qp->max_send_sge, .max_recv_sge = qp->max_recv_sge,
+				  .max_inline_data = qp->max_inline};
+	const struct fx_device_limits *l = &qp->ctx->limits;
+
+	if (!qp->ctx->bounce)
+		return room;
+	room.max_send_sge = least(l->max_sge, FX_MAX_SGE);
+	room.max_recv_sge = least(qp->ring.stride * FX_RQ_SGES, room.max_send_sge);
+	room.max_inline_data = least(l->max_inline, FX_MAX_INLINE);
+	return room;
+}
+
 static int check_init(const struct fx_context *ctx, const struct ibv_pd *pd, const struct ibv_qp_init_attr *a)
 {
 	const struct fx_device_limits *l = &ctx->limits;
-	uint32_t max_sge = l->max_sge < FX_MAX_SGE ? l->max_sge : FX_MAX_SGE;
-	uint32_t max_inline = l->max_inline < FX_MAX_INLINE ? l->max_inline : FX_MAX_INLINE;
+	uint32_t max_sge = least(l->max_sge, FX_MAX_SGE), max_inline = least(l->max_inline, FX_MAX_INLINE);
 
 	if (a->qp_type != IBV_QPT_RC || a->srq)
 		return -EOPNOTSUPP;
@@ -108,12 +130,22 @@ static uint64_t ring_bytes(const struct fx_vqp *qp)
 	return (uint64_t)FX_SLOT_SIZE << qp->ring.shift;
 }
 
+static void drop_shadow(struct fx_vqp *qp, struct fx_shadow *s)
+{
+	fx_bounce_drop(qp, s, s->head);
+	fx_shadow_drop_all(s);
+}
+
 static void free_queues(struct fx_vqp *qp)
 {
 	struct fx_context *ctx = qp->ctx;
 
 	fx_arena_free(&ctx->arena, qp->ring_off, ring_bytes(qp),
 		      __atomic_load_n(&ctx->life, __ATOMIC_RELAXED) != FX_FORKED);
+	drop_shadow(qp, &qp->sq);
+	drop_shadow(qp, &qp->rq);
+	free(qp->sq.bounce);
+	free(qp->rq.bounce);
 	free(qp->sq.wr);
 	free(qp->rq.wr);
 }
@@ -145,12 +177,13 @@ free_sq:
 
 static int ask_create(struct fx_vqp *qp, const struct ibv_pd *pd, const struct ibv_qp_init_attr *a)
 {
+	struct ibv_qp_cap room = fx_qp_room(qp);
 	struct fx_create_qp_req req = {
 		.head = {.op = FX_MSG_CREATE_QP}, .pd = pd->handle, .type = a->qp_type,
 		.send_cq = a->send_cq->handle, .recv_cq = a->recv_cq->handle, .sq_sig_all = a->sq_sig_all != 0,
 		.max_send_wr = a->cap.max_send_wr, .max_recv_wr = a->cap.max_recv_wr,
-		.max_send_sge = a->cap.max_send_sge, .max_recv_sge = a->cap.max_recv_sge,
-		.max_inline = a->cap.max_inline_data, .rq_shift = qp->ring.shift, .rq_off = qp->ring_off,
+		.max_send_sge = room.max_send_sge, .max_recv_sge = room.max_recv_sge,
+		.max_inline = room.max_inline_data, .rq_shift = qp->ring.shift, .rq_off = qp->ring_off,
 		.cookie = qp->cookie};
 	struct fx_create_qp_rep rep;
 	int err = fx_ask(qp->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
@@ -323,8 +356,8 @@ static void moved(struct fx_vqp *qp, const struct fx_modify_qp_rep *rep)
 	qp->qpn_gen = fx_qpn_gen(qp->qp.qp_num, (uint8_t)rep->gen);
 	__atomic_store_n(&qp->state, rep->state, __ATOMIC_RELAXED);
 	if (rep->state == IBV_QPS_RESET) {
-		fx_shadow_drop_all(&qp->sq);
-		fx_shadow_drop_all(&qp->rq);
+		drop_shadow(qp, &qp->sq);
+		drop_shadow(qp, &qp->rq);
 	}
 	fx_unlock(&qp->rq_lock);
 	fx_unlock(&qp->sq_lock);

@@ -3,7 +3,8 @@
  * Shadow queues, which keep what a CQE does not carry (contract 7), and the table that finds a CQE's QP.
  *
  * Room: host. May use: libc. A shadow has one poster (under its queue's lock) and one retirer (under its CQ's
- * lock); the table is its CQ's and changes only under that CQ's lock.
+ * lock); the table is its CQ's and changes only under that CQ's lock. Which buffers the outstanding requests use is
+ * bounce.c's, under the lock of the buffers' pool.
  */
 #ifndef FX_HOST_QUEUE_H
 #define FX_HOST_QUEUE_H
@@ -19,12 +20,15 @@ struct fx_shadow_wr {
 	uint8_t opcode; /* enum ibv_wc_opcode that it completes with */
 	bool signaled;
 };
+struct fx_bounce;
 struct fx_shadow {
 	struct fx_shadow_wr *wr;
 	uint32_t mask;
 	uint32_t cap;  /* how many may be outstanding */
 	uint32_t head; /* WQE counter of the next to post; never restarts */
 	uint32_t tail; /* of the oldest outstanding one */
+	uint32_t bounce_end; /* of the one after the newest that uses a buffer */
+	struct fx_bounce **bounce; /* as wr; NULL until the first one does */
 };
 
 static inline uint32_t fx_log2_up(uint32_t n)
@@ -54,16 +58,29 @@ static inline void fx_shadow_push(struct fx_shadow *s, uint64_t wr_id, uint8_t o
 	__atomic_store_n(&s->head, s->head + 1, __ATOMIC_RELEASE);
 }
 
-/* Retires every entry up to `index` and copies that one; false: it is not outstanding. */
-static inline bool fx_shadow_retire(struct fx_shadow *s, uint32_t index, struct fx_shadow_wr *wr)
+/* Is that one outstanding? The retirer's question. */
+static inline bool fx_shadow_holds(const struct fx_shadow *s, uint32_t index)
 {
-	uint32_t head = __atomic_load_n(&s->head, __ATOMIC_ACQUIRE); /* against fx_shadow_push() */
+	/* acquire: against fx_shadow_push() */
+	return index - s->tail < __atomic_load_n(&s->head, __ATOMIC_ACQUIRE) - s->tail;
+}
 
-	if (index - s->tail >= head - s->tail)
-		return false;
-	*wr = s->wr[index & s->mask];
+/* Retires every entry up to `index`, which is outstanding; -> that one */
+static inline struct fx_shadow_wr fx_shadow_retire(struct fx_shadow *s, uint32_t index)
+{
+	struct fx_shadow_wr wr = s->wr[index & s->mask];
+
 	__atomic_store_n(&s->tail, index + 1, __ATOMIC_RELEASE); /* against fx_shadow_full() */
-	return true;
+	return wr;
+}
+
+/* Does an outstanding request use a buffer? True at times when none does, never the other way round. */
+static inline bool fx_shadow_bounced(const struct fx_shadow *s)
+{
+	/* relaxed: whoever knows of the request (acquire of head, or its lock) sees the end that was set before it */
+	uint32_t end = __atomic_load_n(&s->bounce_end, __ATOMIC_RELAXED);
+
+	return (int32_t)(end - __atomic_load_n(&s->tail, __ATOMIC_RELAXED)) > 0;
 }
 
 static inline void fx_shadow_drop_all(struct fx_shadow *s)

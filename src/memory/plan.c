@@ -29,6 +29,7 @@ struct plan {
 	uint32_t convert; /* pieces so far */
 	bool write;	  /* the registration lets somebody write */
 	bool no_convert;
+	bool sparse;
 };
 
 /*
@@ -165,6 +166,7 @@ static void emit(struct fx_space *s, const struct plan *p, struct fx_mr_seg *seg
 		struct fx_region *r = NULL;
 
 		seg[i] = (struct fx_mr_seg){.addr = one->addr, .length = one->len, .kind = one->kind};
+		seg[i].sparse = p->sparse && one->kind == FX_SEG_SHARED;
 		if (one->kind != FX_SEG_CONVERT)
 			continue;
 		r = fx_region_new(s, one->addr, one->len);
@@ -184,6 +186,7 @@ int fx_space_plan(struct fx_space *s, uint64_t addr, uint64_t length, uint32_t a
 		.page = (uint64_t)sysconf(_SC_PAGESIZE),
 		.write = access & (FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_ATOMIC),
 		.no_convert = flags & FX_REG_NO_CONVERT,
+		.sparse = flags & FX_REG_SPARSE,
 	};
 	int rc;
 

@@ -36,10 +36,11 @@ struct part {
 	int fd;	       /* -1: slow */
 	int prot;
 	bool opened; /* fd is ours to close */
+	bool sparse;
 };
 struct build {
 	struct fx_space *space;
-	bool write;
+	bool write, sparse;
 	uint64_t page;
 	uint32_t n;
 	struct part part[FX_WINDOW_PIECES];
@@ -98,6 +99,7 @@ static void add_area(struct build *b, const struct fx_vma *v, uint64_t at, uint6
 		.off = v->offset + (at - v->start),
 		.page = b->page,
 		.fd = -1,
+		.sparse = b->sparse,
 		.prot = PROT_READ | ((v->flags & FX_VMA_WRITE) ? PROT_WRITE : 0),
 	};
 	struct fx_region *r;
@@ -141,6 +143,7 @@ static int look_all(struct build *b, const struct fx_mr_seg *seg, uint32_t nseg,
 		bool claimed = seg[i].kind == FX_SEG_SHARED ||
 			       (seg[i].kind == FX_SEG_CONVERT && (converted >> i & 1));
 
+		b->sparse = seg[i].sparse;
 		if (claimed)
 			rc = look(b, seg[i].addr, seg[i].length);
 		else
@@ -192,9 +195,9 @@ static void map_part(struct build *b, struct part *p)
 	uint64_t skip = p->addr & (p->page - 1);
 	uint64_t len = (skip + p->len + p->page - 1) & ~(p->page - 1);
 	uint8_t *to = b->at + (p->addr - skip - b->lo);
+	int flags = MAP_SHARED | MAP_FIXED | (p->sparse ? 0 : MAP_POPULATE);
 
-	if (window_vmas < FX_WINDOW_VMAS && mmap(to, len, p->prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE,
-						 p->fd, (off_t)(p->off - skip)) == to)
+	if (window_vmas < FX_WINDOW_VMAS && mmap(to, len, p->prot, flags, p->fd, (off_t)(p->off - skip)) == to)
 		return;
 	/* a mapping that fails may have taken the reservation away first */
 	mmap(to, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);

@@ -72,12 +72,6 @@ void fx_mr_unmap(struct fx_mr *mr);
 /* For flexinsctl: "mapped", "mixed" or "slow". */
 const char *fx_mr_window_kind(const struct fx_mr *mr);
 
-/* 1: some of it is reached by the slow engine only (struct fx_reg_mr_done_rep). */
-static inline bool fx_mr_is_slow(const struct fx_mr *mr)
-{
-	return !mr->base;
-}
-
 /*
  * 0, or the number of the slow transfer that is under way. A number that stays the same for seconds is an
  * application that stalls its own memory: disconnect it.

@@ -61,6 +61,12 @@ struct core {
 	struct fx_qp_attr attr[CORE_OBJECTS];
 	uint32_t gen[CORE_OBJECTS];
 	struct fx_modify_qp_req modified; /* the last one */
+	struct fx_reg_mr_req pool;	  /* the last sparse region */
+	uint32_t pool_mr;
+	bool pool_slow;
+	/* what is slow of every other region */
+	uint32_t nslow;
+	struct fx_slow_run slow[FX_SLOW_RUNS];
 	unsigned seen[FX_MSG_COUNT];
 	_Atomic int fail; /* errno for the next MODIFY_QP */
 };
@@ -72,6 +78,7 @@ union core_msg {
 	struct fx_hello_rep welcome;
 	struct fx_handle_req by_handle;
 	struct fx_handle_rep handle;
+	struct fx_reg_mr_req reg_mr;
 	struct fx_reg_mr_rep reg;
 	struct fx_reg_mr_done_req reg_done;
 	struct fx_reg_mr_done_rep keys;
@@ -199,6 +206,28 @@ static inline size_t core_modify(struct core *c, const struct fx_modify_qp_req *
 	return sizeof(m->modified);
 }
 
+static inline size_t core_reg_mr(struct core *c, const struct fx_reg_mr_req *req, union core_msg *m)
+{
+	m->reg.mr = ++c->nmr;
+	if (req->flags & FX_REG_SPARSE) {
+		c->pool = *req;
+		c->pool_mr = m->reg.mr;
+	}
+	return sizeof(m->reg);
+}
+
+static inline size_t core_reg_done(const struct core *c, const struct fx_reg_mr_done_req *req, union core_msg *m)
+{
+	m->keys.mr = req->mr;
+	m->keys.lkey = 0x100 + req->mr;
+	m->keys.rkey = 0x200 + req->mr;
+	if (req->mr != c->pool_mr || c->pool_slow) {
+		m->keys.nslow = c->nslow;
+		memcpy(m->keys.slow, c->slow, sizeof(c->slow));
+	}
+	return sizeof(m->keys);
+}
+
 /* -> the reply's size */
 static inline size_t core_answer(struct core *c, const union core_msg *req, union core_msg *m)
 {
@@ -209,13 +238,9 @@ static inline size_t core_answer(struct core *c, const union core_msg *req, unio
 		m->handle.handle = ++c->npd;
 		return sizeof(m->handle);
 	case FX_MSG_REG_MR:
-		m->reg.mr = ++c->nmr;
-		return sizeof(m->reg);
+		return core_reg_mr(c, &req->reg_mr, m);
 	case FX_MSG_REG_MR_DONE:
-		m->keys.mr = req->reg_done.mr;
-		m->keys.lkey = 0x100 + req->reg_done.mr;
-		m->keys.rkey = 0x200 + req->reg_done.mr;
-		return sizeof(m->keys);
+		return core_reg_done(c, &req->reg_done, m);
 	case FX_MSG_CREATE_CQ:
 		return core_create_cq(c, &req->create_cq, m);
 	case FX_MSG_CREATE_QP:
