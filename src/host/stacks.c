@@ -16,7 +16,7 @@
 #include "host/areas.h"
 #include "host/stacks.h"
 
-enum { BLOCK = 4096 }; /* more than a control block has on either side of the list */
+enum { BLOCK = 1024 }; /* of the control block around the list: the thread id that joiners wait for is near */
 
 static bool overlaps(uintptr_t a, size_t alen, uintptr_t b, size_t blen)
 {
@@ -56,6 +56,7 @@ static bool is_stack_of(pid_t tid, const struct fx_area *a, uintptr_t addr, size
 
 	if (!block)
 		return false;
+	/* what lies above may be anything */
 	if (overlaps(addr, len, block - BLOCK, 2 * BLOCK))
 		return true;
 	return tid != getpid() && block >= a->start && block < a->end && addr < block;

@@ -10,6 +10,8 @@
 #include <fcntl.h>
 #include <linux/mempolicy.h>
 #include <pthread.h>
+#include <sched.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 
 /* ---- which pages are shared ---- */
@@ -293,6 +295,79 @@ static void slow(void)
 	both_see(mr, at(p, 15 * PAGE));
 }
 
+/* ---- shared already ---- */
+
+/* How many windows are mapped from first to last, as the core says. */
+static int mapped_windows(void)
+{
+	FILE *f = popen(getenv("SHOW"), "r");
+	char line[512];
+	int n = 0;
+
+	NEED(f);
+	while (fgets(line, sizeof(line), f))
+		for (const char *s = line; (s = strstr(s, "\"mapped\"")); s++)
+			n++;
+	NEED(!pclose(f));
+	return n;
+}
+
+/* Memory that is shared is mapped as it is. The first System V segment of a name space has the number 0. */
+static void shared(void)
+{
+	int fd = memfd_create("mine", MFD_CLOEXEC), id, before = mapped_windows();
+	char *p[3];
+
+	NEED(fd >= 0 && !ftruncate(fd, 4 * PAGE));
+	p[0] = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	p[1] = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (unshare(CLONE_NEWIPC))
+		printf("System V segments of the system's name space\n");
+	id = shmget(IPC_PRIVATE, 4 * PAGE, IPC_CREAT | 0600);
+	p[2] = shmat(id, NULL, 0);
+	NEED(id >= 0 && p[2] != (char *)-1 && !shmctl(id, IPC_RMID, NULL));
+	for (int i = 0; i < 3; i++) {
+		struct ibv_mr *mr = reg(p[i] + 8, 3 * PAGE);
+
+		both_see(mr, at(p[i], 8));
+		both_see(mr, at(p[i], 3 * PAGE));
+		NEED(mapped_windows() == before + i + 1);
+	}
+}
+
+/* ---- huge pages ---- */
+
+static void huge(void)
+{
+	enum { HUGE = 2 << 20, AT = MAP_ANONYMOUS | MAP_HUGETLB };
+	int fd = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB), id, before;
+	struct ibv_mr *mr;
+	char *p;
+
+	NEED(getenv("SHOW"));
+	p = mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | AT, -1, 0);
+	NEED(p != MAP_FAILED);
+	mr = reg(p + 8, HUGE);
+	both_see(mr, at(p, 8));
+	both_see(mr, at(p, HUGE));
+	NEED(!ibv_dereg_mr(mr) && !munmap(p, 2 * HUGE));
+	before = mapped_windows();
+	NEED(fd >= 0 && !ftruncate(fd, HUGE));
+	p = mmap(NULL, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	NEED(p != MAP_FAILED);
+	mr = reg(p + PAGE, HUGE - 2 * PAGE);
+	both_see(mr, at(p, PAGE));
+	both_see(mr, at(p, HUGE / 2));
+	NEED(mapped_windows() == before + 1);
+	id = shmget(IPC_PRIVATE, HUGE, IPC_CREAT | SHM_HUGETLB | 0600);
+	NEED(id >= 0);
+	p = shmat(id, NULL, 0);
+	NEED(p != (char *)-1 && !shmctl(id, IPC_RMID, NULL));
+	mr = reg(p, HUGE);
+	both_see(mr, at(p, HUGE / 2));
+	NEED(mapped_windows() == before + 2);
+}
+
 /* ---- mremap ---- */
 
 static void fill(char *p, size_t n)
@@ -405,7 +480,8 @@ int main(int argc, char **argv)
 	} cases[] = {
 		{"edges", edges},	    {"overlap", overlap},   {"sections", sections}, {"stacks", stacks},
 		{"attributes", attributes}, {"dontneed", dontneed}, {"unmapped", unmapped}, {"slow", slow},
-		{"remap", remap},	    {"reallocs", reallocs},
+		{"remap", remap},	    {"reallocs", reallocs}, {"huge", huge},
+		{"shared", shared},
 	};
 
 	for (size_t i = 0; argc == 2 && i < sizeof(cases) / sizeof(cases[0]); i++)
