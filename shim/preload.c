@@ -114,8 +114,9 @@ EXPORT enum ibv_fork_status ibv_is_fork_initialized(void)
 {
 	static void *slot;
 	enum ibv_fork_status (*real)(void) = fx_shim_real("ibv_is_fork_initialized", &slot);
+	enum ibv_fork_status ours = flexins_is_fork_initialized();
 
-	return real ? real() : flexins_is_fork_initialized();
+	return real && ours != IBV_FORK_ENABLED ? real() : ours;
 }
 
 /* ---- the device list: ours, then the real ones ---- */

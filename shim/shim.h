@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What the two files of the shim know of one another.
+ * What the files of the shim know of one another.
  *
  * Room: shim. May use: host's public header, libc.
  *
  *	preload.c	exported ibv_* functions: FlexiNS's objects to libflexins, others to the real library
+ *	memory.c	exported madvise and mremap
  *	resolve.c	exported dlsym and dlvsym, and how to find the real functions behind ours
  *	verbs.def.h	the functions, a row each
  */

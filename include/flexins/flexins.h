@@ -260,9 +260,15 @@ enum ibv_rate flexins_mbps_to_rate(int mbps);
 
 /* ---- fork ---- */
 
-/* Returns 0: a child of fork() never touches its parent's rings, whether this was called or not. */
+/*
+ * A child of fork() never touches its parent's rings, and its parent's registered memory is never shared with it,
+ * whether this was called or not. Without it the child finds a private copy of that memory, and fork() takes the time to
+ * make it. After it, as with RDMAV_FORK_SAFE or IBV_FORK_SAFE in the environment, fork() takes no longer than without
+ * FlexiNS, and pages that lie wholly in registered regions are missing in the child: to touch them is an error there.
+ * May be called at any time and by any thread, but not while another one forks. Returns 0.
+ */
 int flexins_fork_init(void);
-/* Returns IBV_FORK_UNNEEDED. */
+/* Returns IBV_FORK_ENABLED after flexins_fork_init(), IBV_FORK_UNNEEDED before. */
 enum ibv_fork_status flexins_is_fork_initialized(void);
 
 /*

@@ -116,6 +116,7 @@ struct fx_mr_seg {
 	uint32_t sparse; /* FX_SEG_SHARED: 1: its pages come as they are used, nobody touches them before */
 };
 enum { FX_MR_SEGS = 48 };
+#define FX_MR_MEMFD "flexins-mr" /* the memfds' name, by which /proc tells converted memory from any other */
 
 struct fx_reg_mr_req {
 	struct fx_msg_head head;

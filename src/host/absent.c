@@ -83,17 +83,6 @@ void flexins_unimport_dm(struct ibv_dm *dm)
 	(void)dm;
 }
 
-/* A child never touches its parent's rings (context.c), whether this was called or not. */
-int flexins_fork_init(void)
-{
-	return 0;
-}
-
-enum ibv_fork_status flexins_is_fork_initialized(void)
-{
-	return IBV_FORK_UNNEEDED;
-}
-
 /* ---- operations of the context that programs call without asking whether they are there ---- */
 
 static int absent_post_srq_recv(struct ibv_srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad_wr)

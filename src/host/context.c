@@ -12,11 +12,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "host/fork.h"
 #include "host/host.h"
 
 static struct fx_context *contexts;
 static pthread_mutex_t contexts_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
 bool flexins_owns_context(const struct ibv_context *c)
 {
@@ -79,10 +79,12 @@ uint32_t fx_pipe_pi(struct fx_context *ctx)
 
 /*
  * The child shares the parent's rings and socket and must touch neither: to it the core is gone. Locks that other
- * threads held in the parent stay as they were, as with any library.
+ * threads held in the parent stay as they were, as with any library. Our own memory may have been converted, as part of
+ * somebody's pages: that comes first.
  */
 static void forked(void)
 {
+	fx_fork_child();
 	for (struct fx_context *c = contexts; c; c = c->next)
 		rise(c, FX_FORKED);
 	pthread_mutex_unlock(&contexts_lock);
@@ -90,12 +92,15 @@ static void forked(void)
 static void before_fork(void)
 {
 	pthread_mutex_lock(&contexts_lock);
+	fx_fork_before();
 }
 static void after_fork(void)
 {
+	fx_fork_parent();
 	pthread_mutex_unlock(&contexts_lock);
 }
-static void watch_forks(void)
+/* As early as can be: the last before a fork and the first after it, and the program's own handlers find all in place. */
+__attribute__((constructor)) static void watch_forks(void)
 {
 	pthread_atfork(before_fork, after_fork, forked);
 }
@@ -221,7 +226,6 @@ static void banner(struct fx_context *ctx)
 
 static void list_context(struct fx_context *ctx)
 {
-	pthread_once(&fork_once, watch_forks);
 	pthread_mutex_lock(&contexts_lock);
 	ctx->next = contexts;
 	contexts = ctx;

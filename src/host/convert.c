@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,9 +24,13 @@
 #include <unistd.h>
 
 #include "host/convert.h"
+#include "host/stacks.h"
 
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+#ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+#define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
 #endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -43,6 +46,7 @@ enum {
 static struct {
 	int dev;   /* what a userfaultfd comes from, or -1 */
 	int uffd;  /* or -1: there is none */
+	bool wp;   /* it can hold up writers of shared memory */
 	pid_t pid; /* whose memory the userfaultfd is about, whoever inherits it; 0: not ready */
 } state = {.dev = -1, .uffd = -1};
 
@@ -70,16 +74,27 @@ static void unmap(void *at, size_t len)
 
 /* ---- userfaultfd ---- */
 
+/* With the feature or, where the kernel has it not, without: it leaves a refused descriptor as it was. */
+static int handshake(int fd)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_WP_HUGETLBFS_SHMEM};
+
+	state.wp = !ioctl(fd, UFFDIO_API, &api);
+	if (state.wp)
+		return 0;
+	api = (struct uffdio_api){.api = UFFD_API};
+	return ioctl(fd, UFFDIO_API, &api);
+}
+
 static int open_uffd(void)
 {
-	struct uffdio_api api = {.api = UFFD_API};
 	int fd = -1, rc = 0;
 
 	if (state.dev >= 0)
 		fd = ioctl(state.dev, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0) /* not for user mode only: system calls of other threads would fail instead of waiting */
 		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 || ioctl(fd, UFFDIO_API, &api)) {
+	if (fd < 0 || handshake(fd)) {
 		rc = -errno;
 		if (fd >= 0)
 			close(fd);
@@ -154,28 +169,27 @@ static void unhold(void *at, size_t len)
 	let_go(at, len);
 }
 
-/* ---- stacks ---- */
+/* ---- writers of converted memory ---- */
 
-static bool overlaps(const void *a, size_t alen, const void *b, size_t blen)
+int fx_writers_hold(void *addr, size_t len)
 {
-	return (uintptr_t)a < (uintptr_t)b + blen && (uintptr_t)b < (uintptr_t)a + alen;
+	const struct uffdio_range range = {.start = (uintptr_t)addr, .len = len};
+	struct uffdio_register r = {.range = range, .mode = UFFDIO_REGISTER_MODE_WP};
+	struct uffdio_writeprotect wp = {.range = range, .mode = UFFDIO_WRITEPROTECT_MODE_WP};
+
+	if (!fx_convert_possible() || state.uffd < 0 || !state.wp)
+		return -EOPNOTSUPP;
+	if (ioctl(state.uffd, UFFDIO_REGISTER, &r))
+		return -errno;
+	if (!ioctl(state.uffd, UFFDIO_WRITEPROTECT, &wp))
+		return 0;
+	fx_writers_release(addr, len);
+	return -EOPNOTSUPP;
 }
 
-/* The core leaves the first thread's stack alone; of the others each refuses its own. */
-static bool holds_own_stack(const void *addr, size_t len)
+void fx_writers_release(void *addr, size_t len)
 {
-	static __thread void *stack;
-	static __thread size_t size;
-	pthread_attr_t attr;
-
-	if (overlaps(addr, len, __builtin_frame_address(0), 1))
-		return true;
-	if (!size && syscall(SYS_gettid) != getpid() && !pthread_getattr_np(pthread_self(), &attr)) {
-		if (pthread_attr_getstack(&attr, &stack, &size))
-			size = 0;
-		pthread_attr_destroy(&attr);
-	}
-	return size && overlaps(addr, len, stack, size);
+	unhold(addr, len);
 }
 
 /* ---- populating ---- */
@@ -362,7 +376,7 @@ int fx_convert(void *addr, size_t len, int memfd, uint64_t off, int prot)
 		return -EINVAL;
 	if (!fx_convert_possible())
 		return -EPERM;
-	if (holds_own_stack(addr, len))
+	if (fx_stacks_overlap(addr, len))
 		return -EDEADLK;
 	j.pagemap = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	j.fresh = reserve();

@@ -31,7 +31,7 @@ bool fx_convert_possible(void);
  * The caller serialises whole registrations (step 1, conversion, step 2), so that no range is converted
  * twice.
  *
- * -EDEADLK: this thread's stack is in the range; -EPERM: fx_convert_possible() is false; others as the kernel
+ * -EDEADLK: a thread's stack is in the range; -EPERM: fx_convert_possible() is false; others as the kernel
  * said. After an error some leading part may be converted, the rest is as it was, and all of it is intact.
  */
 int fx_convert(void *addr, size_t len, int memfd, uint64_t off, int prot);
@@ -42,6 +42,13 @@ int fx_convert(void *addr, size_t len, int memfd, uint64_t off, int prot);
  * go on regardless.
  */
 int fx_populate(void *addr, size_t len);
+
+/*
+ * Converted pages [addr, addr + len), mapped in one piece: whoever writes there waits, system calls too, until the
+ * release; the core does not. 0, or an error of kernels that cannot (before 5.19), which let writers pass.
+ */
+int fx_writers_hold(void *addr, size_t len);
+void fx_writers_release(void *addr, size_t len);
 
 /* Closes what fx_convert_init() opened. */
 void fx_convert_fini(void);

@@ -10,6 +10,14 @@
  *	context.c	open and close; whether the core still lives
  *	query.c		device, port, GID and P_Key answers
  *	mr.c		protection domains and memory regions
+ *	convert.c	turning private pages into shared ones
+ *	stacks.c	which memory is a stack, and must stay private
+ *	ranges.c	which memory was converted
+ *	areas.c		what the kernel says of our memory
+ *	wishes.c	what the program asked for its memory, kept over a conversion
+ *	fork.c		converted memory in a forked child
+ *	hold.c		... copied at one moment
+ *	memory.c	madvise and mremap on converted memory
  *	queue.h		shadow queues and the QPs of a CQ
  *	cq.c		completion queues and polling
  *	qp.c		life and states of a QP
@@ -21,8 +29,8 @@
  *	text.c		the texts of verbs
  *
  * Inside, functions return 0 or a negative errno; the flexins_* functions return what the verbs manual says.
- * Locks are taken in this order: the making of pools (pool.c), regions (mr.c), context, CQs by address, send queue,
- * receive queue, pipe, arena, slow regions, a pool.
+ * Locks are taken in this order: list of contexts, the making of pools (pool.c), regions (mr.c), context, CQs by
+ * address, send queue, receive queue, pipe, arena, slow regions, a pool.
  */
 #ifndef FX_HOST_HOST_H
 #define FX_HOST_HOST_H
@@ -274,6 +282,9 @@ int fx_port_refresh(struct fx_context *ctx);
 /* Text for the banner; call after the context's windows were set up. */
 void fx_windows_init(int uffd_dev_fd);
 const char *fx_windows_kind(void);
+/* No registration is under way while it is held. */
+void fx_windows_lock(void);
+void fx_windows_unlock(void);
 /* Does the user want the helper thread for all that is slow? */
 bool fx_windows_helper(void);
 /* Both steps of a registration. */

@@ -12,6 +12,7 @@
 
 #include "host/bounce.h"
 #include "host/convert.h"
+#include "host/wishes.h"
 
 enum {
 	FX_ACCESS_KNOWN = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
@@ -38,6 +39,15 @@ void fx_windows_init(int uffd_dev_fd)
 	} else if (uffd_dev_fd >= 0) {
 		close(uffd_dev_fd);
 	}
+	pthread_mutex_unlock(&regions_lock);
+}
+
+void fx_windows_lock(void)
+{
+	pthread_mutex_lock(&regions_lock);
+}
+void fx_windows_unlock(void)
+{
 	pthread_mutex_unlock(&regions_lock);
 }
 
@@ -98,6 +108,7 @@ int flexins_dealloc_pd(struct ibv_pd *ibpd)
 /* Converts what the core asked for; -> a bit for each segment that now is its memfd. */
 static uint64_t convert(const struct fx_reg_mr_rep *rep, const struct fx_fds *fds)
 {
+	struct fx_kept kept;
 	uint64_t done = 0;
 	unsigned fd = 0;
 
@@ -108,9 +119,11 @@ static uint64_t convert(const struct fx_reg_mr_rep *rep, const struct fx_fds *fd
 			fx_populate((void *)(uintptr_t)s->addr, s->length);
 		if (s->kind != FX_SEG_CONVERT || fd == fds->n)
 			continue;
+		fx_wishes_look(&kept, s->addr);
 		if (fx_convert((void *)(uintptr_t)s->addr, s->length, fds->fd[fd++], s->offset,
 			       PROT_READ | PROT_WRITE) == 0)
 			done |= 1ull << i;
+		fx_wishes_keep(&kept, s->addr, s->length, done >> i & 1);
 	}
 	return done;
 }

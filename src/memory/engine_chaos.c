@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "memory/engine.h"
+#include "memory/window.h"
 
 struct flight {
 	struct fx_dma d;
@@ -67,7 +68,7 @@ static unsigned chaos_submit(struct fx_dma_engine *e, const struct fx_dma *d, un
 
 static void move_half(struct flight *f, int k)
 {
-	uint32_t at = k ? f->cut : 0, len = k ? f->d.len - f->cut : f->cut;
+	uint32_t at = k ? f->cut : 0, len = k ? f->d.len - f->cut : f->cut, before = fx_poisoned_so_far();
 
 	f->moved[k] = true;
 	if (!f->d.win || !len)
@@ -81,6 +82,8 @@ static void move_half(struct flight *f, int k)
 		memmove(f->d.win + at, f->d.local + at, len);
 	else
 		memmove(f->d.local + at, f->d.win + at, len);
+	if (fx_poison_hit(f->d.mr, f->d.local, before))
+		f->err = -EFAULT;
 }
 
 /* Moves what is due, one pass in a random rotation, so that halves of the same poll have no order either. */

@@ -125,19 +125,20 @@ static inline bool meets(const struct fx_dma *a, const struct fx_dma *b)
 }
 
 /* A region whose backing was taken away took zeroes, or gave them: its transfers have failed. */
-static __attribute__((noinline)) void check_poison(struct cpu_engine *c, const struct fx_dma *d, unsigned n)
+static __attribute__((noinline)) void check_poison(struct cpu_engine *c, const struct fx_dma *d, unsigned n,
+						   uint32_t before)
 {
 	uint32_t at = c->tail - n;
 
 	for (unsigned i = 0; i < n; i++)
-		if (fx_mr_poisoned(d[i].mr))
+		if (fx_poison_hit(d[i].mr, d[i].local, before))
 			c->ring[(at + i) & c->mask].err = -EFAULT;
 }
 
 static unsigned cpu_submit(struct fx_dma_engine *e, const struct fx_dma *d, unsigned n)
 {
 	struct cpu_engine *c = (struct cpu_engine *)e;
-	uint32_t room = c->depth - (c->tail - c->head);
+	uint32_t room = c->depth - (c->tail - c->head), before = fx_poisoned_so_far();
 	unsigned i = 0;
 
 	if (unlikely(n > room))
@@ -163,7 +164,7 @@ static unsigned cpu_submit(struct fx_dma_engine *e, const struct fx_dma *d, unsi
 				(struct fx_dma_done){.cookie = d[i].cookie, .err = err};
 	}
 	if (unlikely(fx_poisoned_any()))
-		check_poison(c, d, n);
+		check_poison(c, d, n, before);
 	return n;
 }
 

@@ -84,6 +84,9 @@ static bool poison(uintptr_t at)
 	if (w && mmap(w->map, w->maplen, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED) {
 		atomic_store_explicit(&w->poisoned, 1, memory_order_relaxed);
+		/* nothing is within its bounds any more; relaxed: whoever reads the old length reads zeroes, or writes
+		 * them to nowhere */
+		__atomic_store_n(&w->mr->length, 0, __ATOMIC_RELAXED);
 		/* relaxed: see fx_poisoned_any() */
 		atomic_fetch_add_explicit(&fx_poison_count, 1, memory_order_relaxed);
 		done = true;
@@ -129,4 +132,21 @@ bool fx_mr_poisoned(const struct fx_mr *mr)
 
 	/* relaxed: it only ever goes up, and a later copy would see it too */
 	return w && atomic_load_explicit(&w->poisoned, memory_order_relaxed);
+}
+
+bool fx_poisoned_at(const void *at)
+{
+	const struct fx_window *w;
+	sigset_t all, old;
+	bool found;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	take();
+	for (w = windows; w && !contains(w, (uintptr_t)at); w = w->next)
+		;
+	found = w && atomic_load_explicit(&w->poisoned, memory_order_relaxed);
+	release();
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return found;
 }

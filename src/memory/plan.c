@@ -84,7 +84,8 @@ static int classify(struct fx_space *s, struct plan *p, const struct fx_vma *v, 
 
 	if (!(v->flags & FX_VMA_READ) || (p->write && !(v->flags & FX_VMA_WRITE)))
 		return -EFAULT;
-	if ((v->flags & FX_VMA_SHARED) && v->inode)
+	/* an inode may be 0: that of the first System V segment is */
+	if (v->flags & FX_VMA_SHARED)
 		return add(p, at, end - at, FX_SEG_SHARED);
 	if (lo >= hi || !convertible(p, v) || !within_budget(s, p, hi - lo) ||
 	    fx_region_pending(s, lo, hi - lo))

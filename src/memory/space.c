@@ -113,7 +113,7 @@ void fx_space_close(struct fx_space *s)
 /* A sealed memfd of which any part can be mapped; the application can neither shrink nor unseal it. */
 static int sealed_memfd(uint64_t need)
 {
-	int fd = memfd_create("flexins-mr", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int fd = memfd_create(FX_MR_MEMFD, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	uint64_t size = FX_SPARSE_SIZE;
 	struct rlimit rl;
 

@@ -106,6 +106,7 @@ int fx_space_atomic(const struct fx_space *s, uint64_t addr, uint8_t op, struct 
 struct fx_window {
 	struct fx_window *next, **link; /* guard.c */
 	struct fx_space *space;
+	struct fx_mr *mr;
 	uint64_t addr; /* the application's address of the region's first byte */
 	uint8_t *map;  /* what is mapped, and only that; NULL: nothing is */
 	size_t maplen;

@@ -105,7 +105,7 @@ static void add_area(struct build *b, const struct fx_vma *v, uint64_t at, uint6
 	struct fx_region *r;
 
 	/* of any kind of part there must be room for one more, a slow one */
-	if (b->n + 1 < FX_WINDOW_PIECES && (v->flags & FX_VMA_SHARED) && v->inode &&
+	if (b->n + 1 < FX_WINDOW_PIECES && (v->flags & FX_VMA_SHARED) &&
 	    (v->flags & FX_VMA_READ) && (!b->write || (v->flags & FX_VMA_WRITE))) {
 		r = fx_region_find(b->space, v);
 		p.fd = r ? r->fd : open_backing(b->space, v, &p);
@@ -309,6 +309,7 @@ int fx_space_commit(struct fx_space *s, const struct fx_mr_seg *seg, uint32_t ns
 	atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
 	mr->length = span(seg, nseg);
 	mr->slow = w;
+	w->mr = mr;
 	window_vmas += w->vmas;
 	fx_guard_add(w);
 	return 0;

@@ -80,19 +80,34 @@ uint32_t fx_space_stall(const struct fx_space *s);
 
 /*
  * A guard against applications that take the backing away under a window (truncate, punch a hole in
- * hugetlbfs): the access would raise SIGBUS; the handler puts zeroes there, marks the window, and the access
- * goes on. Call once, after whatever else installs signal handlers. SIGBUS from anywhere else keeps its
+ * hugetlbfs): the access would raise SIGBUS; the handler puts zeroes there, marks the window, whose region
+ * then has length 0, and the access goes on. Call once, after whatever else installs signal handlers. SIGBUS from anywhere else keeps its
  * former meaning.
  */
 int fx_window_guard(void);
 
 extern _Atomic uint32_t fx_poison_count; /* windows poisoned so far, ever */
 
-static inline bool fx_poisoned_any(void)
+static inline uint32_t fx_poisoned_so_far(void)
 {
 	/* relaxed: the handler ran on the thread that asks, in the middle of its own copy */
-	return __builtin_expect(atomic_load_explicit(&fx_poison_count, memory_order_relaxed) != 0, 0);
+	return atomic_load_explicit(&fx_poison_count, memory_order_relaxed);
+}
+static inline bool fx_poisoned_any(void)
+{
+	return __builtin_expect(fx_poisoned_so_far() != 0, 0);
 }
 bool fx_mr_poisoned(const struct fx_mr *mr);
+/* Is this address in a window that was poisoned? Slow. */
+bool fx_poisoned_at(const void *at);
+
+/*
+ * Behind a copy between a region and `local`: has it failed, because the backing of either was taken away? With a
+ * loopback's packets, whose payload is in the sender's window, both are windows. `before`: the count, as it was before.
+ */
+static inline bool fx_poison_hit(const struct fx_mr *mr, const void *local, uint32_t before)
+{
+	return fx_poisoned_any() && (fx_mr_poisoned(mr) || (before != fx_poisoned_so_far() && fx_poisoned_at(local)));
+}
 
 #endif

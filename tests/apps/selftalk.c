@@ -8,7 +8,6 @@
  *
  * Room: tests. May use: verbs only; it runs unmodified on any device.
  */
-#include <infiniband/verbs.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -19,103 +18,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, ADDS = 2000, PATIENCE_S = 10 };
+#include "selfqp.h"
 
-#define ACCESS \
-	(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC)
-#define NEED(ok) need(ok, #ok, __LINE__)
-
-static struct ibv_context *ctx;
-static struct ibv_pd *pd;
-static struct ibv_cq *cq;
-static struct ibv_qp *qp;
-
-static void need(bool ok, const char *what, int line)
-{
-	if (ok)
-		return;
-	printf("selftalk.c:%d: %s: failed\n", line, what);
-	exit(1);
-}
-
-static void open_all(void)
-{
-	struct ibv_device **list = ibv_get_device_list(NULL);
-	struct ibv_qp_init_attr attr = {
-		.qp_type = IBV_QPT_RC,
-		.cap = {.max_send_wr = 16, .max_recv_wr = 16, .max_send_sge = 4, .max_recv_sge = 4}};
-
-	NEED(list && list[0]);
-	ctx = ibv_open_device(list[0]);
-	NEED(ctx);
-	ibv_free_device_list(list);
-	pd = ibv_alloc_pd(ctx);
-	attr.send_cq = attr.recv_cq = cq = ibv_create_cq(ctx, 64, NULL, NULL, 0);
-	NEED(pd && cq);
-	qp = ibv_create_qp(pd, &attr);
-	NEED(qp);
-}
-
-static void connect_to_self(void)
-{
-	struct ibv_qp_attr a = {.qp_state = IBV_QPS_INIT,
-				.port_num = 1,
-				.qp_access_flags = ACCESS,
-				.path_mtu = IBV_MTU_1024,
-				.dest_qp_num = qp->qp_num,
-				.max_dest_rd_atomic = 8,
-				.max_rd_atomic = 8,
-				.min_rnr_timer = 12,
-				.timeout = 14,
-				.retry_cnt = 7,
-				.rnr_retry = 7,
-				.ah_attr = {.is_global = 1, .port_num = 1, .grh.hop_limit = 1}};
-
-	NEED(!ibv_query_gid(ctx, 1, 0, &a.ah_attr.grh.dgid));
-	NEED(!ibv_modify_qp(qp, &a, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS));
-	a.qp_state = IBV_QPS_RTR;
-	NEED(!ibv_modify_qp(qp, &a,
-			    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-				    IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER));
-	a.qp_state = IBV_QPS_RTS;
-	NEED(!ibv_modify_qp(qp, &a,
-			    IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
-				    IBV_QP_MAX_QP_RD_ATOMIC));
-}
-
-static struct ibv_wc completion(void)
-{
-	time_t end = time(NULL) + PATIENCE_S;
-	struct ibv_wc wc;
-	int n;
-
-	do
-		n = ibv_poll_cq(cq, 1, &wc);
-	while (n == 0 && time(NULL) < end);
-	NEED(n == 1);
-	NEED(wc.status == IBV_WC_SUCCESS);
-	return wc;
-}
-
-static void post(const struct ibv_mr *land_mr, void *land, enum ibv_wr_opcode op, const struct ibv_mr *mr, void *word,
-		 uint64_t compare_add, uint64_t swap)
-{
-	struct ibv_sge sge = {.addr = (uintptr_t)land, .length = 8, .lkey = land_mr->lkey};
-	struct ibv_send_wr *bad, wr = {.sg_list = &sge,
-				       .num_sge = 1,
-				       .opcode = op,
-				       .send_flags = IBV_SEND_SIGNALED,
-				       .wr.atomic = {.remote_addr = (uintptr_t)word,
-						     .compare_add = compare_add,
-						     .swap = swap,
-						     .rkey = mr->rkey}};
-
-	if (op == IBV_WR_RDMA_WRITE) {
-		wr.wr.rdma.remote_addr = (uintptr_t)word;
-		wr.wr.rdma.rkey = mr->rkey;
-	}
-	NEED(!ibv_post_send(qp, &wr, &bad));
-}
+enum { ADDS = 2000 };
 
 static void *add_too(void *word)
 {
