@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -325,7 +326,7 @@ static int authenticate(int fd, const struct ticket *t, uint64_t *arena_size)
 	return 0;
 }
 
-/* A child of fork() has no use for it, and writes to it must not copy its pages. */
+/* A child of fork() finds zeroes there: it may look, and has nothing of its parent's. */
 static int make_arena(struct fx_remote *r)
 {
 	void *p = mmap(NULL, r->arena_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -333,7 +334,7 @@ static int make_arena(struct fx_remote *r)
 	if (p == MAP_FAILED)
 		return -errno;
 	r->arena = p;
-	madvise(p, r->arena_size, MADV_DONTFORK);
+	madvise(p, r->arena_size, MADV_WIPEONFORK);
 	return 0;
 }
 
@@ -398,5 +399,4 @@ void fx_remote_forked(struct fx_remote *r)
 	close(r->fd);
 	r->fd = -1;
 	r->thread = 0;
-	r->arena = NULL; /* not inherited */
 }
