@@ -51,4 +51,19 @@ struct fx_dma_engine *fx_dma_chaos_create(unsigned depth, unsigned max_delay, ui
  */
 struct fx_dma_engine *fx_dma_slow_create(unsigned depth, void (*wake)(void *arg), void *arg);
 
+/*
+ * Another engine as if it were behind a bus: a request of `len` bytes completes latency_ns after the bus has carried
+ * it and all before it; `reorder_permille` of them come later still, overtaken by others. Takes `inner` over (also its
+ * destruction), unless it returns NULL. Not ordered.
+ */
+struct fx_dma_bus {
+	uint64_t latency_ns;
+	uint64_t bytes_per_us; /* 0: no limit */
+	uint32_t reorder_permille;
+	uint64_t seed;
+	uint64_t (*now)(void *arg); /* ns */
+	void *arg;
+};
+struct fx_dma_engine *fx_dma_bus_create(struct fx_dma_engine *inner, unsigned depth, const struct fx_dma_bus *bus);
+
 #endif

@@ -14,6 +14,8 @@
 #include "memory/engine.h"
 #include "memory/window.h"
 
+enum { LINE = 64 };
+
 struct flight {
 	struct fx_dma d;
 	uint32_t cut;
@@ -46,6 +48,14 @@ static uint64_t delay(struct chaos_engine *c)
 	return 1 + (c->max_delay ? next_random(c) % c->max_delay : 0);
 }
 
+/* Where a descriptor is cut. An atomic is done in one, as the second half; lines stay whole. */
+static uint32_t cut_at(struct chaos_engine *c, const struct fx_dma *d)
+{
+	uint32_t cut = d->op ? 0 : (uint32_t)(next_random(c) % ((uint64_t)d->len + 1));
+
+	return d->lines ? cut & ~(uint32_t)(LINE - 1) : cut;
+}
+
 static unsigned chaos_submit(struct fx_dma_engine *e, const struct fx_dma *d, unsigned n)
 {
 	struct chaos_engine *c = (struct chaos_engine *)e;
@@ -55,8 +65,7 @@ static unsigned chaos_submit(struct fx_dma_engine *e, const struct fx_dma *d, un
 	for (unsigned i = 0; i < n; i++) {
 		struct flight *f = &c->flight[c->n++];
 
-		/* an atomic is done in one, as the second half */
-		*f = (struct flight){.d = d[i], .cut = d[i].op ? 0 : (uint32_t)(next_random(c) % ((uint64_t)d[i].len + 1))};
+		*f = (struct flight){.d = d[i], .cut = cut_at(c, &d[i])};
 		for (int k = 0; k < 3; k++)
 			f->due[k] = c->now + delay(c);
 		for (int k = 0; k < 2; k++)

@@ -133,7 +133,8 @@ static bool run_slot(struct fx_space *s, struct slot *t, uint8_t *bounce)
 			memcpy(bounce, local, n);
 		/* release: the packet buffer has been read before the worker may take it back */
 		atomic_store_explicit(&t->state, XFER, memory_order_release);
-		err = fx_space_transfer(s, bounce, addr, n, to_window);
+		err = t->d.lines ? fx_space_lines(s, bounce, addr, n, to_window)
+				 : fx_space_transfer(s, bounce, addr, n, to_window);
 		if (!state_is(t, XFER, COPY))
 			return false;
 		if (!err && !to_window)

@@ -19,6 +19,7 @@ enum {
 	FX_REGION_BUCKETS = 256,
 	FX_PENDING_MAX = 4 * FX_MSG_FDS, /* memfds handed out whose step 2 has not come */
 	FX_WINDOW_PIECES = 256,
+	FX_LINES_MAX = 4096,
 };
 
 /* ---- maps.c: the areas of an address space ---- */
@@ -99,6 +100,8 @@ void fx_slow_free(struct fx_space *s); /* frees the lanes when the last referenc
 
 /* ---- transfer.c: the helper thread's system calls; 0 or -EFAULT ---- */
 int fx_space_transfer(const struct fx_space *s, uint8_t *bounce, uint64_t addr, size_t len, bool to_window);
+/* The same for ring entries of FX_LINES_MAX bytes at most; may change `bounce`. */
+int fx_space_lines(const struct fx_space *s, uint8_t *bounce, uint64_t addr, size_t len, bool to_window);
 /* An atomic by reading and writing: atomic to the helper's other transfers, of which there is one at a time. */
 int fx_space_atomic(const struct fx_space *s, uint64_t addr, uint8_t op, struct fx_dma_atomic *a);
 

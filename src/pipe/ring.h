@@ -175,6 +175,11 @@ static inline int fx_rq_take(struct fx_rq *q, struct fx_sge *sge, uint32_t max)
 }
 
 /* ---- completion queue, core side ---- */
+struct fx_cq;
+/* CQs whose ring is a copy, with entries that have not left for the host (mirror/mirror.h). */
+struct fx_cq_out {
+	struct fx_cq *head, *tail;
+};
 struct fx_cq {
 	struct fx_cq_head *head;
 	struct fx_cqe *ring;
@@ -189,7 +194,23 @@ struct fx_cq {
 	uint32_t loud;	/* one past the last CQE that fires a solicited-only arm */
 	int wake;	/* its channel's pipe */
 	void *owner;
+	struct fx_cq_out *out; /* NULL: the ring is the host's own */
+	struct fx_cq *out_next;
+	void *copy; /* the mirror's */
+	bool queued;
 };
+static inline void fx_cq_leaves(struct fx_cq *q)
+{
+	if (q->queued)
+		return;
+	q->queued = true;
+	q->out_next = NULL;
+	if (q->out->tail)
+		q->out->tail->out_next = q;
+	else
+		q->out->head = q;
+	q->out->tail = q;
+}
 /* Returns 0, or -ENOSPC: the CQ is overrun, from now on and for good. */
 static inline int fx_cq_push(struct fx_cq *q, const struct fx_cqe *c)
 {
@@ -209,6 +230,8 @@ static inline int fx_cq_push(struct fx_cq *q, const struct fx_cqe *c)
 	memcpy(e, c, FX_CQE_SIZE - 1);
 	fx_store8_release(&e->phase, fx_phase(q->pi, q->shift));
 	q->pi++;
+	if (q->out)
+		fx_cq_leaves(q);
 	return 0;
 }
 
@@ -255,6 +278,9 @@ struct fx_event_tx {
 	uint32_t pi;
 	uint32_t ci; /* last seen of head->ci */
 	int wake;    /* of asynchronous events: write end, O_NONBLOCK */
+	/* The record put last is for who listens on `wake`, and tells of completions of `cq` (NULL: of none). */
+	void (*told)(struct fx_event_tx *t, int wake, const struct fx_cq *cq);
+	void *copy; /* the mirror's */
 };
 /* A record that may fill the ring up to `size`; false: it is lost for want of room. The wake is the caller's. */
 static inline bool fx_event_put(struct fx_event_tx *t, const struct fx_event *ev, uint32_t size)

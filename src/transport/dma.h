@@ -33,6 +33,11 @@ struct fx_dma {
 	uint8_t *local; /* packet-buffer side */
 	uint32_t len;
 	bool to_window; /* else from it */
+	/*
+	 * Ring entries: each aligned 64 bytes of the window are read, or each aligned 32 written, at once, as on a bus;
+	 * so an entry's phase never comes without the rest of it. An aligned word alone likewise.
+	 */
+	bool lines;
 	uint8_t op;	/* enum fx_dma_op */
 	const struct fx_mr *mr;
 	uint64_t va;  /* in the MR's iova space */

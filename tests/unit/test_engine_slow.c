@@ -5,6 +5,8 @@
  * Shown on this process's own memory: it is its own application.
  */
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,6 +21,7 @@
 
 #include "memory/engine.h"
 #include "memory/space.h"
+#include "pipe/ring.h"
 
 enum { BUF = 64 << 10, RW = FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ };
 
@@ -325,10 +328,116 @@ static void slow_engine_goes_before_its_applications(void **state)
 	app_close(&a);
 }
 
+/* ---- ring entries come and go whole ---- */
+
+enum { ENTRIES = 20000, RING_SHIFT = 4 };
+
+/* Entry i of a ring: every byte but the phase says which. */
+static void *produce(void *mem)
+{
+	const uint32_t *ci = (const uint32_t *)((uint8_t *)mem + 4096);
+
+	for (uint32_t i = 0; i < ENTRIES; i++) {
+		uint8_t slot[FX_SLOT_SIZE];
+
+		while (i - fx_load32_acquire(ci) >= 1u << RING_SHIFT)
+			sched_yield();
+		memset(slot, (int)i, sizeof(slot));
+		fx_slot_publish((uint8_t *)mem + (i & ((1u << RING_SHIFT) - 1)) * FX_SLOT_SIZE, slot,
+				fx_phase(i, RING_SHIFT));
+	}
+	return NULL;
+}
+
+static void move(struct fx_dma_engine *e, const struct app *a, uint64_t off, void *buf, uint32_t len, bool to_window)
+{
+	struct fx_dma d = slow_copy(a, off, buf, len, to_window);
+	struct fx_dma_done done[1];
+
+	d.lines = true;
+	assert_int_equal(e->ops->submit(e, &d, 1), 1);
+	assert_int_equal(drain(e, done, 1), 1);
+	assert_int_equal(done[0].err, 0);
+}
+
+static void entries_are_read_whole(void **state)
+{
+	struct fx_dma_engine *e = fx_dma_slow_create(8, NULL, NULL);
+	uint8_t buf[FX_SLOT_SIZE << RING_SHIFT];
+	uint32_t ci = 0;
+	struct app a;
+	pthread_t t;
+
+	(void)state;
+	app_open(&a, RW);
+	assert_int_equal(pthread_create(&t, NULL, produce, a.mem), 0);
+	while (ci < ENTRIES) {
+		move(e, &a, 0, buf, sizeof(buf), false);
+		for (const uint8_t *slot; slot = buf + (ci & ((1u << RING_SHIFT) - 1)) * FX_SLOT_SIZE,
+		     fx_slot_ready(slot, fx_phase(ci, RING_SHIFT)) && ci < ENTRIES;
+		     ci++)
+			for (int i = 0; i < FX_SLOT_SIZE - 1; i++)
+				assert_int_equal(slot[i], (uint8_t)ci);
+		move(e, &a, 4096, &ci, sizeof(ci), true);
+	}
+	pthread_join(t, NULL);
+	app_close(&a);
+	e->ops->destroy(e);
+}
+
+static void *consume(void *mem)
+{
+	struct fx_cq_rx rx = {.head = (void *)((uint8_t *)mem + 4096), .ring = mem, .shift = RING_SHIFT};
+	struct fx_cqe c;
+
+	while (rx.ci < ENTRIES) {
+		if (!fx_cq_take(&rx, &c)) {
+			sched_yield();
+			continue;
+		}
+		if (c.index != rx.ci - 1 || c.byte_len != ~c.index || c.imm != c.index)
+			return mem;
+		fx_cq_publish_ci(&rx);
+	}
+	return NULL;
+}
+
+static void entries_are_written_whole(void **state)
+{
+	struct fx_dma_engine *e = fx_dma_slow_create(8, NULL, NULL);
+	uint32_t pi = 0, ci = 0, size = 1u << RING_SHIFT;
+	struct app a;
+	pthread_t t;
+	void *bad;
+
+	(void)state;
+	app_open(&a, RW);
+	assert_int_equal(pthread_create(&t, NULL, consume, a.mem), 0);
+	while (pi < ENTRIES) {
+		struct fx_cqe c[1 << RING_SHIFT];
+		uint32_t n = 0, at = pi & (size - 1);
+
+		for (; n < size - (pi - ci) && at + n < size && pi + n < ENTRIES; n++) {
+			c[n] = (struct fx_cqe){.index = pi + n, .byte_len = ~(pi + n), .imm = pi + n};
+			c[n].phase = fx_phase(pi + n, RING_SHIFT);
+		}
+		if (n)
+			move(e, &a, at * sizeof(c[0]), c, n * (uint32_t)sizeof(c[0]), true);
+		pi += n;
+		move(e, &a, 4096, &ci, sizeof(ci), false);
+	}
+	pthread_join(t, &bad);
+	assert_null(bad);
+	app_close(&a);
+	e->ops->destroy(e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(slow_atomics), cmocka_unit_test(slow_reads_and_writes),
+		cmocka_unit_test(slow_atomics),
+		cmocka_unit_test(entries_are_read_whole),
+		cmocka_unit_test(entries_are_written_whole), cmocka_unit_test(slow_reads_and_writes),
 		cmocka_unit_test(slow_is_bounded_and_wakes_up),
 		cmocka_unit_test(slow_refuses_what_it_must),
 		cmocka_unit_test(slow_survives_a_stalled_application),
