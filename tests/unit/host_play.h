@@ -61,6 +61,7 @@ struct core {
 	struct fx_qp_attr attr[CORE_OBJECTS];
 	uint32_t gen[CORE_OBJECTS];
 	struct fx_modify_qp_req modified; /* the last one */
+	struct fx_reg_mr_req registered;  /* the last one */
 	unsigned seen[FX_MSG_COUNT];
 	_Atomic int fail; /* errno for the next MODIFY_QP */
 };
@@ -72,6 +73,7 @@ union core_msg {
 	struct fx_hello_rep welcome;
 	struct fx_handle_req by_handle;
 	struct fx_handle_rep handle;
+	struct fx_reg_mr_req reg_mr;
 	struct fx_reg_mr_rep reg;
 	struct fx_reg_mr_done_req reg_done;
 	struct fx_reg_mr_done_rep keys;
@@ -209,6 +211,7 @@ static inline size_t core_answer(struct core *c, const union core_msg *req, unio
 		m->handle.handle = ++c->npd;
 		return sizeof(m->handle);
 	case FX_MSG_REG_MR:
+		c->registered = req->reg_mr;
 		m->reg.mr = ++c->nmr;
 		return sizeof(m->reg);
 	case FX_MSG_REG_MR_DONE:
