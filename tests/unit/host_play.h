@@ -61,6 +61,7 @@ struct core {
 	struct fx_qp_attr attr[CORE_OBJECTS];
 	uint32_t gen[CORE_OBJECTS];
 	struct fx_modify_qp_req modified; /* the last one */
+	struct fx_reg_mr_req registered;  /* the last one */
 	struct fx_reg_mr_req pool;	  /* the last sparse region */
 	uint32_t pool_mr;
 	bool pool_slow;
@@ -238,6 +239,7 @@ static inline size_t core_answer(struct core *c, const union core_msg *req, unio
 		m->handle.handle = ++c->npd;
 		return sizeof(m->handle);
 	case FX_MSG_REG_MR:
+		c->registered = req->reg_mr;
 		return core_reg_mr(c, &req->reg_mr, m);
 	case FX_MSG_REG_MR_DONE:
 		return core_reg_done(c, &req->reg_done, m);

@@ -149,6 +149,23 @@ static void test_objects(void **state)
 	rig_end(&r);
 }
 
+/* Where addresses begin, and what pages are like, is said by the iova and the plan: the core knows no such rights. */
+static void test_zero_based(void **state)
+{
+	const int access = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_ZERO_BASED | IBV_ACCESS_HUGETLB;
+	struct rig r = rig_start(6, &usual);
+	char buf[100];
+	struct ibv_mr *mr = flexins_reg_mr(r.pd, buf, sizeof(buf), access);
+
+	(void)state;
+	assert_non_null(mr);
+	assert_int_equal(r.core->registered.iova, 0);
+	assert_int_equal(r.core->registered.addr, (uintptr_t)buf);
+	assert_int_equal(r.core->registered.access, IBV_ACCESS_LOCAL_WRITE);
+	assert_int_equal(flexins_dereg_mr(mr), 0);
+	rig_end(&r);
+}
+
 /* A RESET that the core refuses leaves the QP as it was; one that it grants tells where the counters go on. */
 static void test_modify(void **state)
 {
@@ -369,6 +386,7 @@ int main(void)
 		cmocka_unit_test(test_old_page),
 		cmocka_unit_test(test_why_is_fresh),
 		cmocka_unit_test(test_objects),
+		cmocka_unit_test(test_zero_based),
 		cmocka_unit_test(test_modify),
 		cmocka_unit_test(test_unsignaled),
 		cmocka_unit_test(test_receives),
