@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What the control thread asks of a worker, and the grace periods behind deregistration.
+ * What the control thread asks of a worker, and the grace periods behind deregistration, and behind a QP's reset and end.
  *
  * A grace period: regions are unpublished before it is asked for, so whatever is looked up from then on does
  * not find them. What was looked up before is counted under the old parity: segments on their way through the
  * port, buffers being gathered, and the transport's copies. When the old parity has counted down to nothing,
- * nothing under way knows the regions. Requests that arrive meanwhile share the next period.
+ * nothing under way knows the regions, or is what the QP had begun. Requests that arrive meanwhile share the next period.
  */
 #include <errno.h>
 #include <string.h>
@@ -13,8 +13,7 @@
 #include "control/table.h"
 #include "core/inside.h"
 
-enum { LATER = 1 };
-enum { QPS_RESET = 0 }; /* IBV_QPS_RESET */
+enum { LATER = 1, QPS_RESET = 0 /* enum ibv_qp_state */ };
 #define PATIENCE_NS UINT64_C(1000000000) /* with a pipe index that was announced but never comes */
 
 static void done(struct fx_worker *w, struct fx_cmd *cmd, int err)
@@ -91,8 +90,11 @@ void fx_ctx_dead(struct fx_worker *w, struct fx_wctx *ctx)
 
 /* ---- QPs ---- */
 
-/* Answers when all that is under way now is over. */
-static int grace(struct fx_worker *w, struct fx_cmd *cmd)
+/*
+ * The application has its memory back when it hears of a reset or the end of a QP: what the QP still copies, or
+ * has on its way as segments of that memory, READ responses too, has passed by then (contract 15).
+ */
+static int after_grace(struct fx_worker *w, struct fx_cmd *cmd)
 {
 	defer(&w->grace_next, cmd);
 	return LATER;
@@ -120,7 +122,7 @@ static int qp_modify(struct fx_worker *w, struct fx_cmd *cmd)
 	m->attr.qp_state = now.qp_state;
 	m->gen = fx_qp_gen(cmd->qp);
 	if (!err && now.qp_state == QPS_RESET)
-		return grace(w, cmd); /* after RESET the application has its memory for itself */
+		return after_grace(w, cmd);
 	return err > 0 ? -err : err;
 }
 
@@ -138,8 +140,7 @@ static int qp_detach(struct fx_worker *w, struct fx_cmd *cmd)
 {
 	w->wqp[fx_qp_number(cmd->qp) >> FX_WORKER_BITS] = NULL;
 	fx_qp_detach(w->tp, cmd->qp);
-	defer(&w->dying, cmd);
-	return LATER;
+	return after_grace(w, cmd);
 }
 
 /* ---- the rest ---- */
@@ -173,7 +174,7 @@ static int snapshot(struct fx_worker *w, struct fx_cmd *cmd)
 static int (*const run[FX_CMD_OPS])(struct fx_worker *w, struct fx_cmd *cmd) = {
 	[FX_CMD_CTX_ADD] = ctx_add,   [FX_CMD_CTX_DEL] = ctx_del,     [FX_CMD_CQ_ADD] = cq_add,
 	[FX_CMD_CQ_DEL] = cq_del,     [FX_CMD_QP_ATTACH] = qp_attach, [FX_CMD_QP_MODIFY] = qp_modify,
-	[FX_CMD_QP_QUERY] = qp_query, [FX_CMD_QP_DETACH] = qp_detach, [FX_CMD_GRACE] = grace,
+	[FX_CMD_QP_QUERY] = qp_query, [FX_CMD_QP_DETACH] = qp_detach, [FX_CMD_GRACE] = after_grace,
 	[FX_CMD_SNAPSHOT] = snapshot,
 };
 
@@ -269,7 +270,10 @@ static void settle_grace(struct fx_worker *w)
 			struct fx_cmd *cmd = w->grace;
 
 			w->grace = cmd->next;
-			done(w, cmd, 0);
+			if (cmd->op == FX_CMD_QP_DETACH)
+				defer(&w->dying, cmd);
+			else
+				done(w, cmd, 0);
 		}
 	}
 	if (!w->grace_next)
@@ -291,11 +295,11 @@ void fx_commands_settle(struct fx_worker *w)
 		else
 			run_now(w, cmd);
 	}
+	settle_grace(w);
+	if (w->grace)
+		settle_grace(w); /* nothing was under way: over as it began */
 	while ((cmd = pick(w, &w->dying, has_died))) {
 		fx_qp_free(w->tp, cmd->qp);
 		done(w, cmd, 0);
 	}
-	settle_grace(w);
-	if (w->grace)
-		settle_grace(w); /* nothing was under way: over as it began */
 }

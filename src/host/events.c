@@ -18,9 +18,15 @@
 
 #include "host/host.h"
 
+enum { BYTE_MS = 100 }; /* how long a core may take from a record to its byte: it does nothing in between */
+
 /* ---- the bytes ---- */
 
-/* Takes the bytes that are owed. Holds ctx->lock, where cancellation would leave it locked. */
+/*
+ * Takes the bytes that are owed. One that is not there yet is waited for: its record was taken in the moment before the
+ * core wrote it, and it would be left to wake somebody for nothing. Holds ctx->lock, where cancellation would leave it
+ * locked.
+ */
 static void settle(struct fx_wake *wake)
 {
 	struct pollfd p = {.fd = wake->fd, .events = POLLIN};
@@ -31,7 +37,7 @@ static void settle(struct fx_wake *wake)
 		return;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
 	/* nobody else reads, so what poll() has seen is there */
-	while (wake->owed && poll(&p, 1, 0) > 0 && (p.revents & POLLIN) && read(wake->fd, &byte, 1) == 1)
+	while (wake->owed && poll(&p, 1, BYTE_MS) > 0 && (p.revents & POLLIN) && read(wake->fd, &byte, 1) == 1)
 		wake->owed--;
 	pthread_setcancelstate(state, NULL);
 }

@@ -254,6 +254,8 @@ static inline void fx_cq_fire(struct fx_cq *q)
 /*
  * An arm by a host that knows of CQEs up to ci: 1 if it has to fire now, 0 if it waits or has fired before, -EPROTO
  * if it is of no kind. An arm for any CQE is not narrowed by a later one of its sequence. A ci that cannot be fires.
+ * One that fired before may be of any older sequence, since several threads of a host arm: it must not replace the
+ * arm that waits.
  */
 static inline int fx_cq_arm(struct fx_cq *q, uint32_t arm, uint32_t ci)
 {
@@ -261,7 +263,7 @@ static inline int fx_cq_arm(struct fx_cq *q, uint32_t arm, uint32_t ci)
 
 	if (kind != FX_ARM_ANY && kind != FX_ARM_SOLICITED)
 		return -EPROTO;
-	if (arm >> 2 == q->fired)
+	if ((int32_t)((arm & ~3u) - (q->fired << 2)) <= 0)
 		return 0;
 	if (q->arm >> 2 != arm >> 2 || kind == FX_ARM_ANY)
 		q->arm = arm;

@@ -4,6 +4,7 @@
  *	selftalk atomics	on whole pages, while a thread of ours works on the same word; on the stack
  *	selftalk drain		SQD with its event, what waits meanwhile, and back to RTS
  *	selftalk reset		READs cut short by RESET: from then on nothing writes where they were to land
+ *	selftalk overwrite	WRITEs cut short by RESET, into memory that is slow to reach: none comes after it
  *	selftalk places		every operation from and to every kind of memory, with its bytes compared
  *
  * Room: tests. May use: verbs only; it runs unmodified on any device.
@@ -299,12 +300,45 @@ static void all_places(void)
 	}
 }
 
+/* ---- overwrite ---- */
+
+static void overwrite(void)
+{
+	enum { ROUNDS = 200, WRITES = 16, SIZE = 1 << 15 };
+	uint8_t target[WRITES * SIZE], seen[WRITES * SIZE], *from = aligned_alloc(PAGE, SIZE); /* on the stack: slow */
+	struct ibv_mr *mr = ibv_reg_mr(pd, from, SIZE, ACCESS), *slow = ibv_reg_mr(pd, target, sizeof(target), ACCESS);
+	struct ibv_sge sge = {.addr = (uintptr_t)from, .length = SIZE};
+	struct ibv_send_wr *bad, wr = {.sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE};
+	unsigned whole = 0;
+
+	NEED(mr && slow);
+	sge.lkey = mr->lkey;
+	wr.wr.rdma.rkey = slow->rkey;
+	memset(target, 0, sizeof(target));
+	for (int round = 1; round <= ROUNDS; round++) {
+		memset(from, round, SIZE);
+		for (unsigned i = 0; i < WRITES; i++) {
+			wr.wr.rdma.remote_addr = (uintptr_t)target + i * SIZE;
+			NEED(!ibv_post_send(qp, &wr, &bad));
+		}
+		usleep((useconds_t)(2 * round));
+		to_state(IBV_QPS_RESET);
+		memcpy(seen, target, sizeof(target));
+		whole += target[sizeof(target) - 1] == (uint8_t)round;
+		usleep(500);
+		NEED(!memcmp(seen, target, sizeof(target)));
+		connect_to_self();
+	}
+	NEED(whole < ROUNDS); /* or nothing was under way */
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
 		const char *name;
 		void (*run)(void);
-	} things[] = {{"atomics", atomics}, {"drain", drain}, {"places", all_places}, {"reset", reset}};
+	} things[] = {{"atomics", atomics}, {"drain", drain}, {"overwrite", overwrite},
+		    {"places", all_places}, {"reset", reset}};
 
 	NEED(argc == 2);
 	open_all();

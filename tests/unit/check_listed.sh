@@ -9,7 +9,7 @@ cd "$1"
 bad=0
 for f in src/*/*.c shim/*.c tools/*.c tests/unit/*.c tests/sim/*.c tests/apps/*.c tests/bench/*.c \
 	tests/conformance/*.c \
-	tests/apps/groups/*.sh tests/unit/*.sh include/flexins/*.h docs/man/*.[0-9]; do
+	tests/apps/groups/*.sh tests/unit/*.sh tests/model/*.pml include/flexins/*.h docs/man/*.[0-9]; do
 	dir=${f%/*} name=${f##*/}
 	dir=${dir%/groups}
 	if ! grep -qsE "'($name|${name%.*})'" "$dir/meson.build"; then

@@ -14,7 +14,8 @@
 #include "control/table.h"
 #include "host/host.h"
 
-enum { CQS = 4, CQ_SIZE = 64, ROUNDS = 1500, HANG_S = 50, LINES = 128, EV_QP_FATAL = IBV_EVENT_QP_FATAL };
+enum { CQS = 4, CQ_SIZE = 64, ROUNDS = 1500, HANG_S = 50, LINES = 128, EV_QP_FATAL = IBV_EVENT_QP_FATAL,
+       LATE_NS = 20000000 };
 
 /* What the test asks of the worker for one CQ; by the index of its handle. */
 struct line {
@@ -31,6 +32,7 @@ static struct {
 	_Atomic unsigned fired, passed_over;
 	_Atomic bool burst; /* write as fast as there is room, without pauses */
 	_Atomic unsigned async; /* events to tell of `object` */
+	_Atomic bool late;	/* bytes come some time after their records */
 	_Atomic uint64_t object;
 	uint64_t rnd;
 } t;
@@ -50,6 +52,8 @@ static uint32_t rnd(void) /* xorshift: the worker's only */
 static void tell(const struct fx_event *ev, int wake)
 {
 	assert_true(fx_event_put(&t.wctx->events, ev, 1u << t.wctx->events.shift));
+	if (t.late)
+		nanosleep(&(struct timespec){.tv_nsec = LATE_NS}, NULL);
 	assert_int_equal(write(wake, "", 1), 1);
 }
 
@@ -474,6 +478,33 @@ static void destroy_takes_events_back(void **state)
 	assert_int_equal(flexins_destroy_comp_channel(ch), 0);
 }
 
+/* A thread has read the byte of a CQ that goes, and finds its neighbour's record, whose byte is not there yet. */
+static void a_byte_after_its_record(void **state)
+{
+	struct ibv_comp_channel *ch = flexins_create_comp_channel(ctx);
+	struct ibv_cq *stays = make(ch), *goes = make(ch);
+	struct fx_wake *wake = &fx_channel_of(ch)->wake;
+
+	(void)state;
+	assert_int_equal(flexins_req_notify_cq(goes, 0), 0);
+	order(goes, 1, 0);
+	assert_int_equal(fx_wake_read(fx_context_of(ctx), wake), 1);
+	pthread_mutex_unlock(&fx_context_of(ctx)->lock); /* as if it waited for it */
+	assert_int_equal(flexins_destroy_cq(goes), 0);
+	t.late = true;
+	assert_int_equal(flexins_req_notify_cq(stays, 0), 0);
+	order(stays, 1, 0);
+	pthread_mutex_lock(&fx_context_of(ctx)->lock);
+	while (!fx_cq_of(stays)->has_event)
+		fx_events_sort(fx_context_of(ctx));
+	fx_channel_remove(fx_cq_of(stays));
+	fx_wake_done(fx_context_of(ctx), wake, true);
+	assert_false(readable(ch->fd, 100));
+	assert_int_equal(wake->owed, 0);
+	assert_int_equal(flexins_destroy_cq(stays), 0);
+	assert_int_equal(flexins_destroy_comp_channel(ch), 0);
+}
+
 /* rping cancels the thread that waits: nothing may stay locked or be waited for. */
 static void a_cancelled_waiter(void **state)
 {
@@ -586,6 +617,7 @@ int main(void)
 		TEST(without_a_channel),
 		TEST(destroy_waits_for_acknowledgements),
 		TEST(destroy_takes_events_back),
+		TEST(a_byte_after_its_record),
 		TEST(a_cancelled_waiter),
 		TEST(asynchronous_events),
 		TEST(the_end_of_the_core),

@@ -7,3 +7,8 @@ case_drain()
 {
 	run "$HELPERS/selftalk" drain
 }
+
+case_reset()
+{
+	run "$HELPERS/selftalk" overwrite
+}
