@@ -113,11 +113,11 @@ struct fx_wctx {
 	bool dead;
 };
 
-/* What a QP's events need, by QP number. */
+/* A QP as its worker sees it. */
+struct fx_stage;
 struct fx_wqp {
 	struct fx_wctx *ctx;
-	uint64_t cookie;
-	uint32_t handle;
+	struct fx_stage *first, *last; /* the worker's: packets in gathering, and what goes out after each */
 };
 
 /*

@@ -131,11 +131,12 @@ static struct fx_qp *make_qp(struct fx_client *c, struct fx_qpo *qp, const struc
 		.scq = &qp->scq->cq,
 		.rcq = &qp->rcq->cq,
 		.rq = *rq,
+		.owner = &qp->wqp,
 	};
 
 	qp->qpn = cfg.qpn;
 	qp->type = (uint8_t)req->type;
-	qp->wqp = (struct fx_wqp){.ctx = c->ctx->wctx, .cookie = req->cookie, .handle = qp->obj.handle};
+	qp->wqp = (struct fx_wqp){.ctx = c->ctx->wctx};
 	return fx_qp_create(&cfg);
 }
 
@@ -193,7 +194,7 @@ int fx_create_qp(struct fx_client *c)
 		return fx_refuse(c, -ENOMEM, "cannot allocate a QP");
 	}
 	qp->obj.going = true; /* no other request may find it before its worker knows it */
-	ask_worker(c, qp, FX_CMD_QP_ATTACH, created, &qp->wqp);
+	ask_worker(c, qp, FX_CMD_QP_ATTACH, created, NULL);
 	fx_cmd_send(&c->ctl->mailbox[qp->worker], &c->cmd);
 	return FX_LATER;
 }

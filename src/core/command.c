@@ -106,8 +106,6 @@ static int qp_attach(struct fx_worker *w, struct fx_cmd *cmd)
 
 	if (err)
 		fx_qp_free(w->tp, cmd->qp);
-	else
-		w->wqp[fx_qp_number(cmd->qp) >> FX_WORKER_BITS] = cmd->data;
 	return err;
 }
 
@@ -138,7 +136,6 @@ static int qp_query(struct fx_worker *w, struct fx_cmd *cmd)
 
 static int qp_detach(struct fx_worker *w, struct fx_cmd *cmd)
 {
-	w->wqp[fx_qp_number(cmd->qp) >> FX_WORKER_BITS] = NULL;
 	fx_qp_detach(w->tp, cmd->qp);
 	return after_grace(w, cmd);
 }
@@ -258,7 +255,7 @@ static bool turn_has_come(struct fx_worker *w, struct fx_cmd *cmd)
 static bool has_died(struct fx_worker *w, struct fx_cmd *cmd)
 {
 	(void)w;
-	return fx_qp_idle(cmd->qp);
+	return fx_qp_idle(cmd->qp) && !fx_wqp_of(cmd->qp)->first;
 }
 
 static void settle_grace(struct fx_worker *w)

@@ -64,10 +64,8 @@ void fx_event_async(void *worker, struct fx_qp *qp, enum fx_async type)
 {
 	struct fx_worker *w = worker;
 	const struct fx_qp_cfg *cfg = fx_qp_config(qp);
-	const struct fx_wqp *q = w->wqp[fx_qp_number(qp) >> FX_WORKER_BITS];
 
-	if (q)
-		async(w, q->ctx, type, cfg->handle, cfg->cookie);
+	async(w, fx_wqp_of(qp)->ctx, type, cfg->handle, cfg->cookie);
 }
 
 void fx_event_cq_error(void *worker, struct fx_cq *cq)

@@ -64,10 +64,14 @@ struct fx_pay_priv {
 
 /* Beside a staging buffer, after its fx_pkt: what is to be gathered into it. */
 struct fx_stage {
-	struct fx_stage *next;
-	struct rte_mbuf *m;
+	struct fx_stage *next; /* of the worker's, in the order in which they began */
+	struct fx_stage *behind; /* of its QP's */
+	struct fx_pkt *after, *after_last; /* frames of the QP that follow it, by their next */
+	struct rte_mbuf *m; /* NULL once it is out */
+	struct fx_wqp *wqp;
 	struct fx_qp *qp;
 	struct fx_wqe *wqe;
+	uint32_t psn;
 	uint8_t *at; /* where the next segment goes */
 	uint16_t nseg, seg_i;
 	uint32_t flying;
@@ -104,7 +108,6 @@ struct fx_worker {
 	/* contexts */
 	struct fx_wctx *ctx[FX_CTXS];
 	uint32_t nctx, first; /* whose turn is first */
-	struct fx_wqp **wqp;  /* by QP index */
 	struct fx_cq **cqs;   /* that may be armed, by index of their handles */
 
 	/* commands */
@@ -122,7 +125,7 @@ struct fx_worker {
 	struct fx_txpkt pkt[FX_TX_BURST];
 
 	/* staging */
-	struct fx_stage *stages;
+	struct fx_stage *stages, **stages_end;
 	struct fx_dma_engine *stage_cpu, *stage_slow;
 	struct fx_dma_engine *dma, *slow; /* the transport's */
 
@@ -166,6 +169,12 @@ static inline struct fx_stage *fx_stage_of(struct rte_mbuf *m)
 }
 int fx_stage_init(struct fx_worker *w);
 void fx_stage_fini(struct fx_worker *w);
+static inline struct fx_wqp *fx_wqp_of(const struct fx_qp *qp)
+{
+	return fx_qp_config(qp)->owner;
+}
+/* The frame of a QP of which packets are in gathering: it goes out after them. */
+void fx_stage_follow(struct fx_wqp *wqp, struct rte_mbuf *m);
 /* Starts gathering `pkt` into staging buffer m. */
 void fx_stage_start(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt *pkt);
 unsigned fx_stage_poll(struct fx_worker *w);

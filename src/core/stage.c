@@ -5,8 +5,8 @@
  * one buffer by the DMA engines; these are engines of the worker's own, so that completions never mix with
  * the transport's.
  *
- * The transport lets nothing of a QP overtake its staged packet. One that is only linearised is gathered on
- * the spot, since all its memory is mapped.
+ * Several packets of a QP may be in gathering; they go out in the order in which they were cut, and so does what was
+ * cut after them. One that is only linearised is gathered on the spot, since all its memory is mapped.
  */
 #include <errno.h>
 #include <string.h>
@@ -17,6 +17,7 @@ enum { DEPTH = 256, BATCH = 32 };
 
 int fx_stage_init(struct fx_worker *w)
 {
+	w->stages_end = &w->stages;
 	w->stage_cpu = fx_dma_cpu_create(DEPTH);
 	w->stage_slow = fx_dma_slow_create(DEPTH, fx_wait_rouse, w);
 	return w->stage_cpu && w->stage_slow ? 0 : -ENOMEM;
@@ -73,30 +74,65 @@ static unsigned collect(struct fx_dma_engine *e)
 	return n;
 }
 
-/* All its pieces are there, or it failed: off it goes. */
-static void finish(struct fx_worker *w, struct fx_stage *s)
-{
-	struct rte_mbuf *m = s->m;
-
-	w->inflight[s->parity]--;
-	w->n.staged += s->staged;
-	if (s->err) {
-		w->n.stage_errors++;
-		fx_txbuf_free(w, m);
-	} else {
-		w->txq[w->ntx++] = m;
-	}
-	if (s->staged) {
-		fx_tp_staged(w->tp, s->qp, s->wqe, s->err);
-		return;
-	}
-	for (unsigned i = 0; i < s->nseg && s->wqe; i++)
-		fx_tp_seg_done(w->tp, s->wqe);
-}
-
 static bool finished(const struct fx_stage *s)
 {
 	return s->flying == 0 && (s->seg_i == s->nseg || s->err);
+}
+
+/*
+ * All its pieces are there, or it failed: off it goes, and the frames that follow it. The stage lies in its buffer,
+ * which is the port's from then on.
+ */
+static void let_go(struct fx_worker *w, const struct fx_stage *stage)
+{
+	struct fx_stage s = *stage;
+
+	s.wqp->first = s.behind;
+	w->inflight[s.parity]--;
+	w->n.staged += s.staged;
+	if (s.err) {
+		w->n.stage_errors++;
+		fx_txbuf_free(w, s.m);
+	} else {
+		w->txq[w->ntx++] = s.m;
+	}
+	for (struct fx_pkt *p = s.after; p; p = p->next)
+		w->txq[w->ntx++] = fx_pkt_mbuf(p);
+	if (s.staged) {
+		fx_tp_staged(w->tp, s.qp, s.wqe, s.psn, s.err);
+		return;
+	}
+	for (unsigned i = 0; i < s.nseg && s.wqe; i++)
+		fx_tp_seg_done(w->tp, s.wqe);
+}
+
+static bool may_go(const struct fx_worker *w, const struct fx_stage *s)
+{
+	return finished(s) && s->wqp->first == s && w->ntx + 1 + FX_FOLLOW <= FX_TXQ - FX_TX_BURST;
+}
+
+void fx_stage_follow(struct fx_wqp *wqp, struct rte_mbuf *m)
+{
+	struct fx_stage *s = wqp->last;
+	struct fx_pkt *p = rte_mbuf_to_priv(m);
+
+	p->next = NULL;
+	if (s->after)
+		s->after_last->next = p;
+	else
+		s->after = p;
+	s->after_last = p;
+}
+
+static void enlist(struct fx_worker *w, struct fx_stage *s)
+{
+	if (s->wqp->first)
+		s->wqp->last->behind = s;
+	else
+		s->wqp->first = s;
+	s->wqp->last = s;
+	*w->stages_end = s;
+	w->stages_end = &s->next;
 }
 
 void fx_stage_start(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt *pkt)
@@ -104,9 +140,13 @@ void fx_stage_start(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txp
 	struct fx_stage *s = fx_stage_of(m);
 	uint8_t *p = rte_pktmbuf_mtod(m, uint8_t *);
 
+	s->next = s->behind = NULL;
+	s->after = NULL;
 	s->m = m;
+	s->wqp = fx_wqp_of(pkt->qp);
 	s->qp = pkt->qp;
 	s->wqe = pkt->wqe;
+	s->psn = pkt->psn;
 	s->nseg = pkt->nseg;
 	s->seg_i = 0;
 	s->flying = 0;
@@ -129,12 +169,12 @@ void fx_stage_start(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txp
 	 */
 	while (collect(w->stage_cpu))
 		submit(w, s);
-	if (finished(s)) {
-		finish(w, s);
+	if (finished(s) && !s->wqp->first && w->ntx < FX_TXQ) {
+		s->wqp->first = s;
+		let_go(w, s);
 		return;
 	}
-	s->next = w->stages;
-	w->stages = s;
+	enlist(w, s);
 }
 
 unsigned fx_stage_poll(struct fx_worker *w)
@@ -145,16 +185,19 @@ unsigned fx_stage_poll(struct fx_worker *w)
 	if (likely(!w->stages))
 		return 0;
 	n = collect(w->stage_cpu) + collect(w->stage_slow);
-	while (*at && w->ntx < FX_TXQ - FX_TX_BURST) {
+	while (*at) {
 		struct fx_stage *s = *at;
 
 		n += submit(w, s);
-		if (!finished(s)) {
+		if (!may_go(w, s)) {
 			at = &s->next;
 			continue;
 		}
 		*at = s->next;
-		finish(w, s);
+		if (!*at)
+			w->stages_end = at;
+		let_go(w, s);
+		n++;
 	}
 	return n;
 }

@@ -164,7 +164,7 @@ static struct rte_mbuf *attach(struct fx_worker *w, struct rte_mbuf *last, uint8
 /* Zeroes behind the payload, to a multiple of four. */
 static uint8_t pad_bytes[4];
 
-static struct rte_mbuf *chain(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt *p)
+static void chain(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt *p)
 {
 	struct rte_mbuf *last = m;
 
@@ -176,7 +176,6 @@ static struct rte_mbuf *chain(struct fx_worker *w, struct rte_mbuf *m, const str
 	if (p->nseg && p->pad)
 		attach(w, last, pad_bytes, p->pad, NULL);
 	w->n.header_only += p->nseg != 0;
-	return m;
 }
 
 void fx_txbuf_take(struct fx_worker *w, unsigned n)
@@ -191,7 +190,13 @@ void fx_txbuf_take(struct fx_worker *w, unsigned n)
 		bool fits = p->nseg + (p->pad != 0) < w->port->info.max_segs;
 
 		if (likely(!p->nseg || (fits && !p->stage))) {
-			w->txq[w->ntx++] = chain(w, hdr[i], p);
+			struct fx_wqp *wqp = fx_wqp_of(p->qp);
+
+			chain(w, hdr[i], p);
+			if (unlikely(wqp->first))
+				fx_stage_follow(wqp, hdr[i]);
+			else
+				w->txq[w->ntx++] = hdr[i];
 			continue;
 		}
 		w->n.linearised += !p->stage;

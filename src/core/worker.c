@@ -59,9 +59,8 @@ static int make_transport(struct fx_worker *w, char *why, size_t size)
 
 	w->dma = make_engine(w->cfg.dma);
 	w->slow = fx_dma_slow_create(SLOW_DEPTH, fx_wait_rouse, w);
-	w->wqp = calloc(w->cfg.max_qps, sizeof(struct fx_wqp *));
 	w->cqs = calloc(FX_LIMIT_CQ + 1, sizeof(struct fx_cq *));
-	if (!w->dma || !w->slow || !w->wqp || !w->cqs || fx_stage_init(w) < 0) {
+	if (!w->dma || !w->slow || !w->cqs || fx_stage_init(w) < 0) {
 		snprintf(why, size, "worker %u has no memory for its engines", w->cfg.index);
 		return -ENOMEM;
 	}
@@ -120,7 +119,6 @@ void fx_worker_destroy(struct fx_worker *w)
 	fx_txbuf_fini(w);
 	fx_tp_destroy(w->tp);
 	fx_wait_fini(w);
-	free(w->wqp);
 	free(w->cqs);
 	free(w);
 }

@@ -116,6 +116,7 @@ static void cut_ack(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *o, uint
 		tp->n.tx_acks++;
 	else
 		tp->n.tx_naks++;
+	fx_cut_one(qp, o);
 	tp->n.tx_packets++;
 }
 
@@ -160,8 +161,8 @@ static bool cut_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_job *j, s
 		left -= run;
 	}
 	o->stage |= o->nseg > FX_PKT_SEGS;
-	qp->staging = o->stage;
-	qp->staged_psn = j->psn;
+	o->psn = j->psn;
+	fx_cut_one(qp, o);
 	tp->n.staged_packets += o->stage;
 	tp->n.tx_packets++;
 	tp->n.tx_bytes += len;
@@ -184,6 +185,7 @@ static void cut_result(struct fx_tp *tp, struct fx_qp *qp, const struct fx_job *
 	put_aeth(p + FX_BTH_LEN, FX_AETH_CREDITS_INVALID, qp->msn);
 	fx_put64(p + FX_BTH_LEN + FX_AETH_LEN, j->va);
 	o->hdr_len = (uint16_t)(p + len - o->hdr);
+	fx_cut_one(qp, o);
 	tp->n.tx_packets++;
 }
 
@@ -198,18 +200,17 @@ static void refuse_job(struct fx_tp *tp, struct fx_qp *qp, uint8_t syndrome, uin
 	fx_qp_error(tp, qp, cause);
 }
 
-void fx_answer_lost(struct fx_tp *tp, struct fx_qp *qp)
+void fx_answer_lost(struct fx_tp *tp, struct fx_qp *qp, uint32_t psn)
 {
-	/* it may be of an earlier life */
-	if (qp->staged_psn != FX_PSN_NONE && qp->state >= FX_QPS_RTR && qp->state != FX_QPS_ERR)
-		refuse_job(tp, qp, FX_NAK_REMOTE_OP, qp->staged_psn, FX_CAUSE_LOST_MEMORY);
+	if (qp->state >= FX_QPS_RTR && qp->state != FX_QPS_ERR)
+		refuse_job(tp, qp, FX_NAK_REMOTE_OP, psn, FX_CAUSE_LOST_MEMORY);
 }
 
 static unsigned cut_jobs(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)
 {
 	unsigned n = 0;
 
-	while (qp->njobs && n < max && !qp->staging) {
+	while (qp->njobs && n < max && fx_may_cut(qp)) {
 		struct fx_job *j = &qp->jobs[qp->job_head];
 
 		if (j->atomic) {
@@ -234,7 +235,7 @@ unsigned fx_answer_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out,
 	unsigned n = cut_jobs(tp, qp, out, max);
 
 	/* answers keep the order of the requests: READ responses before a later acknowledge */
-	if (qp->njobs || qp->staging || n == max)
+	if (qp->njobs || n == max || !fx_may_cut(qp))
 		return n;
 	if (qp->nak_want) {
 		cut_ack(tp, qp, &out[n++], qp->nak_want, qp->nak_psn);

@@ -143,7 +143,6 @@ static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
 	qp->ack_want = qp->nak_sent = qp->dead_end = qp->have_rwqe = false;
 	qp->rnr_wait = qp->rewound = qp->draining = qp->greeted = false;
 	qp->cause = FX_CAUSE_NONE;
-	qp->staged_psn = FX_PSN_NONE;
 	qp->cut_err = qp->retries = qp->rnr_retries = 0;
 	qp->rd_n = 0;
 	qp->msg_flags = qp->msg_off = qp->msn = 0;
@@ -176,7 +175,7 @@ void fx_qp_detach(struct fx_tp *tp, struct fx_qp *qp)
 
 bool fx_qp_idle(const struct fx_qp *qp)
 {
-	return !qp->tp && !qp->on_touched && !qp->on_run && !qp->on_acks && !qp->staging && !qp->refs && !qp->reqs.n &&
+	return !qp->tp && !qp->on_touched && !qp->on_run && !qp->on_acks && !qp->staged && !qp->refs && !qp->reqs.n &&
 	       !qp->resp.n;
 }
 

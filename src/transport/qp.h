@@ -60,6 +60,7 @@ enum {
 	FX_READ_CHUNK = 64,	/* response packets one READ request asks for: paces the responder */
 	FX_BACKLOG = 512,	/* packets of a QP that may wait for placement */
 	FX_RESP_ROOM = 256,	/* of which READ responses, before the next READ is asked for */
+	FX_STAGED = 16,		/* packets of a QP in gathering: they hide how long each takes */
 	FX_ACK_EVERY = 32,	/* packets between acknowledge requests inside a message */
 	FX_MAX_MSG_LOG2 = 31,
 };
@@ -167,7 +168,8 @@ struct fx_qp {
 	uint32_t mtu;
 	uint8_t state, type, gen;
 	uint8_t cut_err;	/* status the WQE at `cur` will fail with */
-	bool staging;		/* a packet is being gathered; nothing may overtake it */
+	uint8_t staged;		/* packets that are being gathered, */
+	uint8_t follow;		/* ... and what was cut after the last of them */
 	bool rnr_wait;
 	bool draining;		/* SQD, and what was begun is not over */
 	bool on_run, on_acks, on_touched, on_waiting;
@@ -234,7 +236,6 @@ struct fx_qp {
 	uint32_t refs; /* segments in the transmit queue */
 	enum fx_cause cause; /* of the error it is in */
 	bool greeted;	     /* COMM_EST was told */
-	uint32_t staged_psn; /* READ response that is being gathered */
 	uint64_t tx_packets, rx_packets, retransmits, naks, timeouts, dups;
 };
 
@@ -282,6 +283,22 @@ static inline uint32_t fx_packets(const struct fx_qp *qp, uint32_t length)
 	return length ? (uint32_t)(((uint64_t)length + qp->mtu - 1) >> qp->mtu_shift) : 1;
 }
 
+/* Whether a packet may be cut: what is being gathered, and follows that, has an end. */
+static inline bool fx_may_cut(const struct fx_qp *qp)
+{
+	return qp->staged < FX_STAGED && (!qp->staged || qp->follow < FX_FOLLOW);
+}
+/* A packet was cut. */
+static inline void fx_cut_one(struct fx_qp *qp, const struct fx_txpkt *o)
+{
+	if (o->stage) {
+		qp->staged++;
+		qp->follow = 0;
+	} else if (qp->staged) {
+		qp->follow++;
+	}
+}
+
 /* ---- requester.c ---- */
 unsigned fx_requester_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max);
 bool fx_requester_ready(struct fx_qp *qp);
@@ -311,7 +328,7 @@ void fx_answer_read(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_read_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_atomic(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_atomic_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
-void fx_answer_lost(struct fx_tp *tp, struct fx_qp *qp); /* the READ response that was being staged */
+void fx_answer_lost(struct fx_tp *tp, struct fx_qp *qp, uint32_t psn); /* a READ response that was being staged */
 unsigned fx_answer_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max);
 
 /* ---- place.c ---- */

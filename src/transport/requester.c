@@ -60,7 +60,7 @@ bool fx_requester_ready(struct fx_qp *qp)
 
 	bool stops = qp->state == FX_QPS_SQD;
 
-	if (qp->cur.index == qp->post_index || (qp->state != FX_QPS_RTS && !stops) || qp->cut_err || qp->staging ||
+	if (qp->cur.index == qp->post_index || (qp->state != FX_QPS_RTS && !stops) || qp->cut_err || !fx_may_cut(qp) ||
 	    qp->rnr_wait)
 		return false;
 	if (!window_left(qp))
@@ -203,10 +203,8 @@ static void cut_done(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struc
 	if (fx_psn_diff(qp->next_psn, qp->high_psn) > 0)
 		qp->high_psn = qp->next_psn;
 	qp->cut_off += bytes;
-	if (out->stage) {
-		qp->staging = true;
-		tp->n.staged_packets++;
-	}
+	fx_cut_one(qp, out);
+	tp->n.staged_packets += out->stage;
 	out->qp = qp;
 	out->wqe = out->nseg ? w : NULL;
 	if (out->nseg) {

@@ -183,7 +183,7 @@ static struct fx_qp *pop_ack(struct fx_tp *tp)
 
 static bool has_answers(const struct fx_qp *qp)
 {
-	return !qp->staging && (qp->njobs || qp->nak_want || qp->ack_want);
+	return fx_may_cut(qp) && (qp->njobs || qp->nak_want || qp->ack_want);
 }
 
 /* Takes turns too: neither side of a QP keeps the other waiting for as long as the peer asks. */
@@ -216,12 +216,14 @@ static unsigned take_turn(struct fx_tp *tp, struct fx_txpkt *out, unsigned max)
 	struct fx_qp *qp = OF(s->qps.next, struct fx_qp, run);
 	int32_t left = qp->left < s->left ? qp->left : s->left, bytes = 0;
 	unsigned may = 1 + ((uint32_t)(left - 1) >> qp->mtu_shift), n;
-	bool gathered = qp->staging;
+	uint8_t staged = qp->staged;
 
+	if (may > GATHERING - s->gathering)
+		may = GATHERING - s->gathering;
 	n = cut(tp, qp, out, may < max ? may : max);
 	for (unsigned i = 0; i < n; i++)
 		bytes += out[i].hdr_len + (int32_t)(out[i].nseg ? out[i].payload + out[i].pad : 0);
-	s->gathering += qp->staging && !gathered;
+	s->gathering += (uint32_t)qp->staged - staged;
 	if (spend(&qp->left, bytes)) {
 		qp->asks_first = !qp->asks_first;
 		to_the_end(&s->qps, &qp->run);
@@ -241,7 +243,7 @@ unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max)
 	unsigned n = 0;
 
 	while (n < max && (qp = pop_ack(tp))) {
-		if (qp->njobs || qp->staging) {
+		if (qp->njobs) {
 			fx_run(tp, qp); /* they go out behind READ responses, in their turn */
 			continue;
 		}
@@ -262,7 +264,7 @@ bool fx_tp_tx_ready(const struct fx_tp *tp)
 
 void fx_sched_gathered(struct fx_tp *tp, struct fx_qp *qp)
 {
-	qp->staging = false;
+	qp->staged--;
 	qp->share->gathering--;
 	share_settle(tp, qp->share);
 }

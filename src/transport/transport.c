@@ -44,7 +44,7 @@ void fx_tp_set_now(struct fx_tp *tp, uint64_t now)
 
 /* ---- send ---- */
 
-void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, int err)
+void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, uint32_t psn, int err)
 {
 	fx_sched_gathered(tp, qp);
 	if (err) {
@@ -52,7 +52,7 @@ void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, int er
 		if (wqe)
 			fx_completer_lost(tp, qp, wqe);
 		else
-			fx_answer_lost(tp, qp);
+			fx_answer_lost(tp, qp, psn);
 	}
 	if (wqe)
 		fx_tp_seg_done(tp, wqe);

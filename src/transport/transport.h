@@ -34,6 +34,7 @@ enum {
 	FX_TX_SEGS = 48,     /* 16 SGEs, each over an edge, a middle and an edge */
 	FX_TX_ROOM = 128 + FX_MAX_INLINE + 4, /* bytes behind fx_txpkt.hdr */
 	FX_RX_BURST = 32,
+	FX_FOLLOW = 16,	     /* frames of a QP that follow one in gathering, at most */
 	FX_DMA_BATCH = 256,
 };
 
@@ -100,7 +101,12 @@ struct fx_txpkt {
 	uint16_t hdr_len; /* headers, and inline payload with its pad */
 	uint8_t nseg;
 	uint8_t pad;  /* bytes of zero after the last segment */
-	bool stage;   /* gather the segments into one buffer first: some are slow or there are too many */
+	/*
+	 * Gather the segments into one buffer first: some are slow or there are too many. Several of a QP may be in
+	 * gathering; what was cut after one goes out after it.
+	 */
+	bool stage;
+	uint32_t psn; /* of a READ response, for fx_tp_staged() */
 	struct fx_qp *qp;
 	struct fx_wqe *wqe; /* counts its segments: fx_tp_seg_done() for each; NULL for a response */
 	uint32_t payload;   /* bytes in the segments */
@@ -165,7 +171,7 @@ unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max);
 /* True while some QP waits for fx_tp_tx(). */
 bool fx_tp_tx_ready(const struct fx_tp *tp);
 /* The packet with `stage` set was gathered and sent (err 0), or could not be read (negative errno). */
-void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, int err);
+void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, uint32_t psn, int err);
 /* One segment's buffer left the transmit queue (contract 15). */
 void fx_tp_seg_done(struct fx_tp *tp, struct fx_wqe *wqe);
 
@@ -184,6 +190,7 @@ struct fx_qp_cfg {
 	bool sq_sig_all;
 	struct fx_cq *scq, *rcq;
 	struct fx_rq rq;
+	void *owner; /* the worker's, for its callbacks */
 };
 
 /* What the port knows of a path: filled by the control room before a modify to RTR. */

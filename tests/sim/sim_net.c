@@ -244,7 +244,7 @@ static void departed(struct sim *s, struct frame *f)
 		if (f->tx.stage) {
 			for (unsigned i = 0; i < f->tx.nseg; i++)
 				lost |= mem_of(f->tx.seg[i].mr)->gone;
-			fx_tp_staged(f->src->tp, f->tx.qp, f->tx.wqe, lost ? -EFAULT : 0);
+			fx_tp_staged(f->src->tp, f->tx.qp, f->tx.wqe, f->tx.psn, lost ? -EFAULT : 0);
 		} else {
 			while (f->held) {
 				f->held--;

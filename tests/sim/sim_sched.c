@@ -488,7 +488,7 @@ static void test_stalled_source(void **state)
 		assert_true(out[done].stage);
 		if (!done)
 			fx_qp_detach(tp, out[done].qp); /* one that is gone makes room as well */
-		fx_tp_staged(tp, out[done].qp, out[done].wqe, 0);
+		fx_tp_staged(tp, out[done].qp, out[done].wqe, 0, 0);
 		if (staged < LINES) {
 			staged += cut(w, out + staged, LINES - staged);
 			assert_int_equal(staged - done - 1, GATHERING);

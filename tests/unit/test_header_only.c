@@ -21,6 +21,8 @@ enum { CTX = 1, PD = 1, QPN = 0x10, PSN = 100, MTU_4096 = 5, IOVA = 0x10000, KEY
 static struct {
 	struct fx_worker *w;
 	struct fx_qp *qp;
+	struct fx_wctx ctx; /* dead: nobody is told of events */
+	struct fx_wqp wqp;
 	struct fx_port port;
 	uint8_t *window; /* PROT_NONE */
 	struct fx_mr mr;
@@ -63,9 +65,11 @@ static void make_qp(void)
 	const uint32_t masks[] = {0, 1 | 8 | 16 | 32, 1 | 1 << 7 | 1 << 8 | 1 << 20 | 1 << 12 | 1 << 17 | 1 << 15,
 				  1 | 1 << 16 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 13};
 	struct fx_qp_cfg qc = {.qpn = QPN, .ctx = CTX, .pd = PD, .type = FX_QPT_RC, .max_send_wr = 64,
-			       .max_send_sge = 4, .max_recv_sge = 1, .scq = &t.cq, .rcq = &t.cq};
+			       .max_send_sge = 4, .max_recv_sge = 1, .scq = &t.cq, .rcq = &t.cq, .owner = &t.wqp};
 	struct fx_path path = {.l3 = {.vlan = 0xffff, .ip_version = 4, .ttl = 64, .sport = 50000}, .mtu_max = 4096};
 
+	t.ctx.dead = true;
+	t.wqp.ctx = &t.ctx;
 	t.cq = (struct fx_cq){.head = &t.head, .ring = t.ring, .shift = 6};
 	qc.rq = (struct fx_rq){.slots = t.rq, .shift = 0, .stride = 1};
 	t.qp = fx_qp_create(&qc);
