@@ -30,6 +30,13 @@ enum fx_msg_op {
 	FX_MSG_QUERY_QP,
 	FX_MSG_DESTROY_QP,
 	FX_MSG_QUERY_PORT,
+	/*
+	 * Where both sides share no memory: over TCP, and AUTH before HELLO. KICK and WAKE have no reply, and come in
+	 * between at any time.
+	 */
+	FX_MSG_AUTH, /* the token, and whose memory it is; reply: how much of it the rings want */
+	FX_MSG_KICK, /* host -> core: a head, nothing else: there is something in the send pipe */
+	FX_MSG_WAKE, /* core -> host: struct fx_wake_msg */
 	FX_MSG_SHOW, /* flexinsctl: reply carries a memfd with a JSON document; `size` bytes */
 	FX_MSG_COUNT
 };
@@ -51,6 +58,24 @@ struct fx_msg_why {
 	char why[FX_WHY_LEN];
 };
 
+enum { FX_TOKEN_LEN = 32 };
+struct fx_auth_req {
+	struct fx_msg_head head;
+	uint32_t pid;
+	uint32_t rsvd;
+	uint8_t token[FX_TOKEN_LEN];
+};
+struct fx_auth_rep {
+	struct fx_msg_head head;
+	uint64_t arena_size;
+};
+/* So many records are in the event ring, for whoever waits on the channel. */
+struct fx_wake_msg {
+	struct fx_msg_head head;
+	uint32_t handle; /* of the channel; 0: asynchronous events */
+	uint32_t count;
+};
+
 enum fx_role { FX_ROLE_HOST = 1, FX_ROLE_CTL = 2 };
 
 struct fx_hello_req {
@@ -59,6 +84,7 @@ struct fx_hello_req {
 	uint32_t role;
 	char version[FX_VERSION_LEN];
 	char program[FX_VERSION_LEN]; /* comm of the process, for flexinsctl */
+	uint64_t arena; /* after AUTH: address of the arena, arena_size bytes of the host's own memory; else 0 */
 };
 
 /* Device limits, as query_device answers them. */
@@ -73,7 +99,10 @@ struct fx_device_limits {
 	uint32_t rsvd;
 };
 
-/* Reply fds, in order: core page, arena, kick (write end), event wake (read end), userfaultfd device or none. */
+/*
+ * Reply fds, in order: core page, arena, kick (write end), event wake (read end), userfaultfd device or none. After AUTH
+ * there are none: the page is in the host's own arena and the core writes to it, the rest are KICK and WAKE.
+ */
 struct fx_hello_rep {
 	struct fx_msg_head head;
 	uint32_t abi;
@@ -86,6 +115,9 @@ struct fx_hello_rep {
 	uint64_t heap_off; /* from here to arena_size the host allocates as it likes */
 	uint32_t ctx;	   /* context number, as flexinsctl shows it */
 	uint32_t have_uffd; /* 1: the last fd is a userfaultfd device */
+	uint64_t page_off;  /* struct fx_core_page, after AUTH; the host sets all of it up but `sleeping` */
+	uint32_t shared_cpus; /* for that page */
+	uint32_t remote;      /* 1: the core reaches all memory by DMA: nothing is to be converted or bounced */
 	struct fx_device_limits limits;
 	char version[FX_VERSION_LEN];
 	char core[FX_VERSION_LEN]; /* the core's name */
