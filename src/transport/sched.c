@@ -15,7 +15,7 @@
 #include "transport/qp.h"
 
 enum {
-	QUANTUM = 16 << 10, /* a few packets of the largest MTU, which amortise what changing to another QP costs */
+	QUANTUM = 32 << 10, /* a few packets of the largest MTU, which amortise what changing to another QP costs */
 	/*
 	 * Packets of a context that may be in gathering, which takes as long as its application pleases, and a buffer
 	 * each: with more the context has to wait.
@@ -189,14 +189,15 @@ static bool has_answers(const struct fx_qp *qp)
 /* Takes turns too: neither side of a QP keeps the other waiting for as long as the peer asks. */
 static unsigned cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)
 {
-	unsigned n;
+	unsigned n = 0;
 
-	if (qp->asks_first) {
+	if (qp->asks_first)
 		n = fx_requester_cut(tp, qp, out, max);
-		return n + fx_answer_cut(tp, qp, out + n, max - n);
-	}
-	n = fx_answer_cut(tp, qp, out, max);
-	return n + fx_requester_cut(tp, qp, out + n, max - n);
+	if (has_answers(qp))
+		n += fx_answer_cut(tp, qp, out + n, max - n);
+	if (!qp->asks_first)
+		n += fx_requester_cut(tp, qp, out + n, max - n);
+	return n;
 }
 
 /* True: that was the turn. */

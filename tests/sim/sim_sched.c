@@ -18,7 +18,7 @@
 #define US UINT64_C(1000)
 #define MS UINT64_C(1000000)
 
-enum { LINES = 128, CTXS = 4, MEM = 64 << 20, DEPTH = 256, CQES = 1 << 15, QUANTUM = 16 << 10 };
+enum { LINES = 128, CTXS = 4, MEM = 64 << 20, DEPTH = 512, CQES = 1 << 15, QUANTUM = 32 << 10 };
 enum { FAST_LINE = 80, SLOW_LINE = 800 }; /* ps a byte: 100 and 10 Gb/s */
 
 /* A connection, and what its ends keep asking for. */
@@ -103,7 +103,8 @@ static struct world *world_create(uint32_t ps_per_byte)
 	w->s->tap = tap;
 	w->s->tap_arg = w;
 	for (unsigned i = 0; i < SIM_HOSTS; i++) {
-		const struct host_cfg cfg = {.seed = 1, .turn_ns = 300};
+		/* the window is not to be what decides: of small packets, the default holds less than a turn */
+		const struct host_cfg cfg = {.seed = 1, .turn_ns = 300, .window = DEPTH};
 
 		w->h[i] = host_create(w->s, i, &cfg);
 		w->h[i]->app = app;
@@ -249,10 +250,10 @@ static void test_packet_sizes(void **state)
 		(void)state;
 		for (unsigned k = 0; k < N; k++)
 			keep_asking(w, connect(w, contexts ? k + 1 : 1, rows[k].mtu), 0, FX_WR_WRITE, rows[k].len, DEPTH);
-		measure(w, 20 * MS);
-		assert_true(w->bytes > 20 * MS * 1000 / SLOW_LINE * 9 / 10);
+		measure(w, 60 * MS);
+		assert_true(w->bytes > 60 * MS * 1000 / SLOW_LINE * 9 / 10);
 		for (unsigned k = 0; k < N; k++)
-			expect_share(w->line[k].bytes, w->bytes, N, 2);
+			expect_share(w->line[k].bytes, w->bytes, N, 1);
 		world_destroy(w);
 	}
 }
