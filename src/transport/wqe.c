@@ -318,6 +318,14 @@ static struct fx_qp *entry_qp(struct fx_tp *tp, uint32_t ctx, const struct fx_sq
 	return qp;
 }
 
+void fx_post_soon(const struct fx_tp *tp, uint32_t qpn_gen)
+{
+	uint32_t i = (qpn_gen & FX_PSN_MASK) >> FX_WORKER_BITS;
+
+	if (i < tp->cfg.max_qps && tp->qps[i])
+		fx_qp_soon(tp->qps[i]);
+}
+
 void fx_post(struct fx_tp *tp, uint32_t ctx, const struct fx_sq_slot *e)
 {
 	struct fx_qp *qp = entry_qp(tp, ctx, e);
