@@ -163,7 +163,7 @@ struct fx_qp {
 	uint8_t rd_limit;	/* READs and atomics in flight, at most */
 	uint8_t rd_head, rd_n;
 	uint32_t since_ackreq;
-	struct fx_chunk *tail;
+	struct fx_chunk *head, *tail; /* of the queue; looking at the WQE at `una` may move that past head */
 	struct fx_cursor ack;	/* WQE that una_psn is in */
 	struct fx_cursor una;	/* oldest not completed */
 	struct fx_qp_cfg cfg;
