@@ -17,7 +17,7 @@ enum { MAX_COLUMNS = 64, MAX_TEXT = 256, TURN_COLUMNS = 12, TURN_ROWS = 4 };
 static const char usage_text[] = "Usage: flexinsctl [OPTIONS] show [SECTION]\n"
 				 "Shows a running core: all of it, or one section.\n"
 				 "\n"
-				 "  SECTION       device, contexts, qps, mrs, ports or counters\n"
+				 "  SECTION       device, users, contexts, qps, mrs, ports or counters\n"
 				 "  --core NAME   which core (default: default)\n"
 				 "  --json        the core's document, for programs\n"
 				 "  --help, --version\n"

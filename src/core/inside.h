@@ -29,6 +29,7 @@ enum {
 	FX_TXQ = 256,	     /* frames that wait for the port: a burst, and staged ones as they get ready */
 	FX_TX_ROUND = 32,    /* packets cut before frames are received again: they stay in the cache */
 	FX_ROUNDS = 8,	     /* of receive and send a turn, before pipes are looked at again */
+	FX_GLANCE = 3,	     /* slots behind the next one, whose QP is fetched: as long as memory takes */
 	FX_PIPE_BUDGET = 64, /* entries a pipe and turn: no context keeps the others waiting */
 	FX_PIPES_BUDGET = 256, /* of all pipes, roughly: however many are full, frames are not kept waiting */
 	FX_CTXS = FX_LIMIT_CLIENTS,

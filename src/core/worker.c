@@ -150,6 +150,7 @@ static unsigned poll_pipe(struct fx_worker *w, struct fx_wctx *ctx)
 		slots = fx_pipe_take(&ctx->pipe, entry);
 		if (slots <= 0)
 			break;
+		fx_post_soon(w->tp, fx_pipe_glance(&ctx->pipe, FX_GLANCE));
 		if (unlikely(entry->opcode == FX_WR_ARM))
 			fx_event_arm(w, ctx, entry);
 		else

@@ -111,6 +111,13 @@ static inline int fx_pipe_take(struct fx_pipe_rx *p, struct fx_sq_slot *out)
 	p->ci += n;
 	return (int)n;
 }
+/* The QP of the entry that may be `ahead` slots further: a hint, since nothing says that there is one, or where it begins. */
+static inline uint32_t fx_pipe_glance(const struct fx_pipe_rx *p, uint32_t ahead)
+{
+	const struct fx_sq_slot *s = (const struct fx_sq_slot *)(const void *)fx_pipe_slot(p, p->ci + ahead);
+
+	return __atomic_load_n(&s->qpn_gen, __ATOMIC_RELAXED);
+}
 static inline void fx_pipe_publish_ci(struct fx_pipe_rx *p)
 {
 	fx_store32_release(&p->head->ci, p->ci);

@@ -155,6 +155,11 @@ struct fx_result {
 	uint64_t original;
 };
 
+/*
+ * With thousands of QPs each request meets one whose lines are in no cache, so what every request touches comes first,
+ * by what touches it: FX_HOT bytes, which fx_qp_soon() fetches ahead. What few do comes behind.
+ */
+enum { FX_HOT = 9 * FX_LINE };
 struct fx_qp {
 	/* requester */
 	struct fx_cursor cur;	/* next WQE to cut */
@@ -180,64 +185,78 @@ struct fx_qp {
 	uint8_t rd_limit;	/* READs and atomics in flight, at most */
 	uint8_t rd_head, rd_n;
 	uint32_t since_ackreq;
+	struct fx_chunk *head, *tail; /* of the queue; looking at the WQE at `una` may move that past head */
+	struct fx_cursor ack;	/* WQE that una_psn is in */
+	struct fx_cursor una;	/* oldest not completed */
+	struct fx_qp_cfg cfg;
+	struct fx_tp *tp;	/* NULL: detached */
+	struct fx_cq *scq, *rcq;
+	uint32_t refs;		/* segments in the transmit queue */
+	uint32_t access;
 	struct fx_tmpl tmpl;
 	struct fx_qp *ack_next, *touch_next;
 	struct fx_link run, wait;
 	struct fx_share *share; /* from attach to free */
 	int32_t left;		/* bytes of its allowance: more than 0 */
+	uint64_t tx_packets, rx_packets;
 
 	/* completer */
-	struct fx_cursor ack;	/* WQE that una_psn is in */
-	struct fx_cursor una;	/* oldest not completed */
-	struct fx_chunk *tail;
-	struct fx_fifo resp;	/* READ responses on their way into memory */
-	uint32_t resp_sge, resp_sge_off; /* landing of the READ at `ack` */
-	uint32_t rewound_psn;	/* the gap that was last acted on */
-	bool rewound;
-	uint8_t retries, rnr_retries;
-	uint32_t rd_end[FX_MAX_RD_ATOMIC]; /* one past the last response PSN of each READ or atomic in flight */
-	uint64_t rto_at, rnr_at, rto;
-	uint64_t flush_wait; /* in ERR */
+	uint64_t rto_at, rto;
 	struct fx_timer timer;
+	uint8_t retries, rnr_retries;
+	bool rewound;
 
 	/* responder */
+	bool ack_want;
+	bool nak_sent;		/* one NAK a gap */
+	bool dead_end;		/* a refusal is queued: nothing after it counts */
+	uint8_t nak_want;	/* AETH syndrome; 0: none */
+	uint8_t njobs, job_head;
 	uint32_t epsn;		/* expected */
 	uint32_t placed_psn;	/* all before it are in memory (contract 1) */
 	uint32_t msn;
 	uint32_t msg_off;	/* bytes of the message in progress */
 	uint32_t msg_flags;	/* enum fx_op_flags of its first packet: SEND or WRITE; 0: none */
+	struct fx_fifo reqs;	/* requests on their way into memory */
+
+	/* completer, where something is lost, or fetched */
+	uint32_t resp_sge, resp_sge_off; /* landing of the READ at `ack` */
+	struct fx_fifo resp;	/* READ responses on their way into memory */
+	uint32_t rewound_psn;	/* the gap that was last acted on */
+	uint32_t rd_end[FX_MAX_RD_ATOMIC]; /* one past the last response PSN of each READ or atomic in flight */
+	uint64_t rnr_at;
+	uint64_t flush_wait; /* in ERR */
+
+	/* responder, beside placing */
 	struct {
 		uint64_t va;
 		uint32_t rkey, length;
 	} write;
-	struct fx_fifo reqs;	/* requests on their way into memory */
-	bool ack_want;
-	bool nak_sent;		/* one NAK a gap */
-	bool dead_end;		/* a refusal is queued: nothing after it counts */
-	uint8_t nak_want;	/* AETH syndrome; 0: none */
 	uint32_t nak_psn;
-	uint8_t njobs, job_head;
-	struct fx_job jobs[FX_JOBS];
-	/* A peer may have max_dest_rd_atomic under way: the most there can be fits any, also when it changes. */
-	uint32_t natomics; /* executed; the last of them are in results[] */
-	struct fx_result results[FX_MAX_RD_ATOMIC];
 	struct fx_rq rq;
 	bool have_rwqe;
 	uint32_t rwqe_index, rwqe_nsge, rwqe_len, rwqe_sge, rwqe_off;
 	struct fx_sge *rwqe; /* max_recv_sge of them */
+	struct fx_job jobs[FX_JOBS];
+	/* A peer may have max_dest_rd_atomic under way: the most there can be fits any, also when it changes. */
+	uint32_t natomics; /* executed; the last of them are in results[] */
+	struct fx_result results[FX_MAX_RD_ATOMIC];
 
 	/* both, cold */
-	struct fx_tp *tp; /* NULL: detached */
-	struct fx_cq *scq, *rcq;
-	struct fx_qp_cfg cfg;
 	struct fx_qp_attr attr;
 	struct fx_path path;
-	uint32_t access;
-	uint32_t refs; /* segments in the transmit queue */
 	enum fx_cause cause; /* of the error it is in */
 	bool greeted;	     /* COMM_EST was told */
-	uint64_t tx_packets, rx_packets, retransmits, naks, timeouts, dups;
+	uint64_t retransmits, naks, timeouts, dups;
 };
+static_assert(offsetof(struct fx_qp, reqs) + sizeof(struct fx_fifo) <= FX_HOT, "what every request touches");
+
+/* Its lines are on their way when it is looked at. */
+static inline void fx_qp_soon(const struct fx_qp *qp)
+{
+	for (unsigned i = 0; i < FX_HOT; i += FX_LINE)
+		__builtin_prefetch((const char *)qp + i);
+}
 
 struct fx_tp {
 	struct fx_tp_cfg cfg;

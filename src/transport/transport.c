@@ -78,59 +78,64 @@ struct fx_pkt *fx_tp_released(struct fx_tp *tp)
 /* Is the sender the QP's peer? `bth` is where BTH starts; UDP and an option-less IP header lie before it. */
 static bool from_peer(const struct fx_qp *qp, const struct fx_pkt *p, uint32_t bth)
 {
+	const uint8_t *ip = qp->tmpl.bytes + qp->tmpl.ip_off; /* of what goes there */
+
 	if (qp->tmpl.version == 4)
 		return p->frame[bth - FX_UDP_LEN - FX_IP4_LEN] == 0x45 &&
-		       !memcmp(p->frame + bth - FX_UDP_LEN - 8, qp->path.l3.dst + 12, 4);
+		       !memcmp(p->frame + bth - FX_UDP_LEN - 8, ip + 16, 4);
 	return bth >= FX_ETH_LEN + FX_IP6_LEN + FX_UDP_LEN &&
 	       p->frame[bth - FX_UDP_LEN - FX_IP6_LEN] >> 4 == 6 &&
-	       !memcmp(p->frame + bth - FX_UDP_LEN - 32, qp->path.l3.dst, 16);
+	       !memcmp(p->frame + bth - FX_UDP_LEN - 32, ip + 24, 16);
 }
 
-/* Headers into p->bth; returns the QP it is for, or NULL when it was dropped and counted. */
-static struct fx_qp *parse(struct fx_tp *tp, struct fx_pkt *p)
+/* Headers into p->bth; returns the QP of that number, or NULL when it was dropped and counted. */
+static struct fx_qp *parse(struct fx_tp *tp, struct fx_pkt *p, uint32_t *bth)
 {
-	uint32_t bth, end, len, tail;
+	uint32_t end, len, tail;
 	struct fx_qp *qp;
 	enum fx_drop drop;
 
-	drop = fx_l3_parse(p->frame, p->have, p->total, NULL, &bth, &end);
+	drop = fx_l3_parse(p->frame, p->have, p->total, NULL, bth, &end);
 	if (!drop)
-		drop = fx_bth_parse(p->frame + bth, (p->have < end ? p->have : end) - bth, &p->bth, &len);
+		drop = fx_bth_parse(p->frame + *bth, (p->have < end ? p->have : end) - *bth, &p->bth, &len);
 	if (!drop && (p->bth.pkey & 0x7fff) != (FX_PKEY_DEFAULT & 0x7fff))
 		drop = FX_DROP_BAD_PKEY;
 	tail = p->bth.pad + (tp->cfg.icrc ? FX_ICRC_LEN : 0u);
-	if (!drop && bth + len + tail > end)
+	if (!drop && *bth + len + tail > end)
 		drop = FX_DROP_BAD_UDP_LEN;
 	if (drop) {
 		tp->n.drop[drop]++;
 		return NULL;
 	}
 	p->psn = p->bth.psn;
-	p->payload_off = bth + len;
-	p->len = end - bth - len - tail;
+	p->payload_off = *bth + len;
+	p->len = end - *bth - len - tail;
 	qp = p->bth.dqpn >> FX_WORKER_BITS < tp->cfg.max_qps ? tp->qps[p->bth.dqpn >> FX_WORKER_BITS] : NULL;
-	if (!qp || qp->qpn != p->bth.dqpn) {
+	if (!qp)
 		tp->n.rx_unknown_qp++;
-		return NULL;
-	}
-	if (qp->state < FX_QPS_RTR) {
-		tp->n.rx_wrong_state++;
-		return NULL;
-	}
-	if (!from_peer(qp, p, bth)) {
-		tp->n.rx_wrong_peer++;
-		return NULL;
-	}
 	return qp;
 }
 
-static void receive(struct fx_tp *tp, struct fx_pkt *p)
+/* Does the QP take it, now and from there? */
+static bool welcome(struct fx_tp *tp, const struct fx_qp *qp, const struct fx_pkt *p, uint32_t bth)
 {
-	struct fx_qp *qp = parse(tp, p);
+	if (qp->qpn != p->bth.dqpn)
+		tp->n.rx_unknown_qp++;
+	else if (qp->state < FX_QPS_RTR)
+		tp->n.rx_wrong_state++;
+	else if (!from_peer(qp, p, bth))
+		tp->n.rx_wrong_peer++;
+	else
+		return true;
+	return false;
+}
+
+static void receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t bth)
+{
 	uint32_t flags;
 
 	tp->n.rx_packets++;
-	if (!qp) {
+	if (!qp || !welcome(tp, qp, p, bth)) {
 		fx_release(tp, p);
 		return;
 	}
@@ -151,10 +156,25 @@ static void receive(struct fx_tp *tp, struct fx_pkt *p)
 	}
 }
 
+/* All of a burst is parsed before any of it has an effect: meanwhile the QPs' lines come. */
 void fx_tp_rx(struct fx_tp *tp, struct fx_pkt **pkts, unsigned n)
 {
-	for (unsigned i = 0; i < n; i++)
-		receive(tp, pkts[i]);
+	uint32_t bth[FX_RX_BURST];
+	struct fx_qp *qp[FX_RX_BURST];
+
+	while (n) {
+		unsigned burst = n < FX_RX_BURST ? n : FX_RX_BURST;
+
+		for (unsigned i = 0; i < burst; i++) {
+			qp[i] = parse(tp, pkts[i], &bth[i]);
+			if (qp[i])
+				fx_qp_soon(qp[i]);
+		}
+		for (unsigned i = 0; i < burst; i++)
+			receive(tp, qp[i], pkts[i], bth[i]);
+		pkts += burst;
+		n -= burst;
+	}
 	fx_place_run(tp);
 }
 

@@ -180,6 +180,8 @@ void fx_tp_seg_done(struct fx_tp *tp, struct fx_wqe *wqe);
  * becomes a completion or a counter. ctx: the context whose pipe it came from.
  */
 void fx_post(struct fx_tp *tp, uint32_t ctx, const struct fx_sq_slot *entry);
+/* A hint that an entry with this qpn_gen comes soon; it may be any number. */
+void fx_post_soon(const struct fx_tp *tp, uint32_t qpn_gen);
 
 /* ---- QPs ---- */
 struct fx_qp_cfg {

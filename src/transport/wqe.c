@@ -97,7 +97,7 @@ void fx_cursor_next(struct fx_cursor *cur)
 
 void fx_wqe_retire(struct fx_tp *tp, struct fx_qp *qp)
 {
-	struct fx_chunk *before = qp->una.c, *c;
+	struct fx_chunk *c;
 
 	fx_cursor_next(&qp->una);
 	/* a flush overtakes the other cursors */
@@ -105,11 +105,10 @@ void fx_wqe_retire(struct fx_tp *tp, struct fx_qp *qp)
 		qp->ack = qp->una;
 	if ((int32_t)(qp->cur.index - qp->una.index) < 0)
 		qp->cur = qp->una;
-	for (c = before; c != qp->una.c;) {
-		struct fx_chunk *next = c->next;
-
+	while (qp->head != qp->una.c) {
+		c = qp->head;
+		qp->head = c->next;
 		chunk_retire(tp, c);
-		c = next;
 	}
 	/* an empty queue starts over at the same, warm chunk */
 	c = qp->una.c;
@@ -121,13 +120,13 @@ void fx_wqe_retire(struct fx_tp *tp, struct fx_qp *qp)
 
 void fx_wqe_drop_all(struct fx_tp *tp, struct fx_qp *qp, uint32_t index)
 {
-	for (struct fx_chunk *c = qp->una.c; c;) {
+	for (struct fx_chunk *c = qp->head; c;) {
 		struct fx_chunk *next = c->next;
 
 		chunk_retire(tp, c);
 		c = next;
 	}
-	qp->tail = NULL;
+	qp->head = qp->tail = NULL;
 	qp->una = qp->ack = qp->cur = (struct fx_cursor){.index = index};
 	qp->post_index = index;
 	qp->cut_off = qp->cut_sge = qp->cut_sge_off = 0;
@@ -164,7 +163,7 @@ static struct fx_wqe *wqe_append(struct fx_tp *tp, struct fx_qp *qp, uint32_t ns
 		if (qp->tail)
 			qp->tail->next = c;
 		else
-			qp->una.c = qp->ack.c = qp->cur.c = c;
+			qp->head = qp->una.c = qp->ack.c = qp->cur.c = c;
 		qp->tail = c;
 	}
 	w = (struct fx_wqe *)c->slot[c->used];
@@ -316,6 +315,14 @@ static struct fx_qp *entry_qp(struct fx_tp *tp, uint32_t ctx, const struct fx_sq
 		return NULL;
 	}
 	return qp;
+}
+
+void fx_post_soon(const struct fx_tp *tp, uint32_t qpn_gen)
+{
+	uint32_t i = (qpn_gen & FX_PSN_MASK) >> FX_WORKER_BITS;
+
+	if (i < tp->cfg.max_qps && tp->qps[i])
+		fx_qp_soon(tp->qps[i]);
 }
 
 void fx_post(struct fx_tp *tp, uint32_t ctx, const struct fx_sq_slot *e)

@@ -117,6 +117,25 @@ static void the_example(void **state)
 	fx_options_free(&o);
 }
 
+/* The manual page names every key. */
+static void the_manual(void **state)
+{
+	char path[512], key[64], *text = calloc(1, 1 << 16);
+	FILE *f;
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/docs/man/flexinsd.8", getenv("FX_SOURCE"));
+	f = fopen(path, "r");
+	assert_true(f && text && fread(text, 1, (1 << 16) - 1, f) > 0);
+	fclose(f);
+	for (int k = FX_QUOTA_NONE + 1; k < FX_QUOTA_KINDS; k++) {
+		snprintf(key, sizeof(key), "\n.B %s\n", fx_quota_info[k].key);
+		if (!strstr(text, key))
+			fail_msg("%s lacks %s", path, fx_quota_info[k].key);
+	}
+	free(text);
+}
+
 #define X64 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 
 /* What the file has, and what must be in the refusal beside the file's name. */
@@ -195,7 +214,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_said), cmocka_unit_test(everything_said), cmocka_unit_test(the_example),
-		cmocka_unit_test(refusals),	cmocka_unit_test(nothing_wrong_passes),
+		cmocka_unit_test(the_manual),	cmocka_unit_test(refusals),	cmocka_unit_test(nothing_wrong_passes),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

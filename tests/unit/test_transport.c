@@ -350,6 +350,32 @@ static void a_host_that_overruns_its_queue_gets_an_error(void **state)
 	assert_null(next_cqe(w));
 }
 
+/* Queues longer than a chunk, again and again: what completes gives its chunk back. */
+static void a_busy_queue_takes_no_more_memory(void **state)
+{
+	struct world *w = *state;
+	uint64_t once = 0;
+
+	go(w, IBV_QPS_RTS);
+	assert_int_equal(modify_with(w, good_attr(IBV_QPS_ERR), IBV_QP_STATE), 0);
+	for (uint32_t i = 0; i < 1000 * MAX_WR;) {
+		struct fx_sq_slot e[2] = {entry(i, gen_of(w))};
+
+		e[0].nslots = 2;
+		e[0].nsge = 4;
+		fx_post(w->tp, CTX, e);
+		if (++i % MAX_WR)
+			continue;
+		while (fx_tp_dma_pending(w->tp))
+			fx_tp_poll_dma(w->tp);
+		assert_int_equal(w->cq.pi, i); /* all were flushed */
+		w->head.ci = i;
+		once = once ? once : fx_tp_memory(w->tp);
+	}
+	assert_true(once > 0);
+	assert_true(fx_tp_memory(w->tp) == once);
+}
+
 static void a_gap_in_the_counter_gets_an_error(void **state)
 {
 	struct world *w = *state;
@@ -416,6 +442,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(drops_what_is_not_its_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_bad_entry_fails_alone_and_in_turn, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_host_that_overruns_its_queue_gets_an_error, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_busy_queue_takes_no_more_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_gap_in_the_counter_gets_an_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(receives_posted_in_error_are_flushed, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_qp_left_in_error_lets_the_core_sleep, setup, teardown),

@@ -95,6 +95,18 @@ case_memory()
 	wait_for 5 no_objects
 }
 
+# However many requests went through it, in queues as long as perftest's.
+case_traffic_takes_no_memory()
+{
+	local before after
+	pair ib_write_bw -F -s 64 -n 5000
+	before=$(core_kib)
+	pair ib_write_bw -F -s 64 -n 200000
+	after=$(core_kib)
+	echo "NOTE: 200000 WRITEs later the core has $((after - before)) KiB more"
+	[ $((after - before)) -lt 4096 ] || fail "4 MiB or more"
+}
+
 # Opening and closing a thousand times leaves the core's memory where it was.
 case_no_leak()
 {
