@@ -123,10 +123,16 @@ void fx_convert_fini(void)
 	state.pid = 0;
 }
 
-bool fx_convert_possible(void)
+bool fx_has_threads(void)
 {
 	struct stat st;
 
+	/* a directory for each, and two links more; in doubt, yes */
+	return stat("/proc/self/task", &st) || st.st_nlink != 3;
+}
+
+bool fx_convert_possible(void)
+{
 	if (!state.pid)
 		return false;
 	if (state.pid != getpid()) {
@@ -135,10 +141,7 @@ bool fx_convert_possible(void)
 			close(state.uffd);
 		open_uffd();
 	}
-	if (state.uffd >= 0)
-		return true;
-	/* a directory for each thread: two links, and one for each */
-	return !stat("/proc/self/task", &st) && st.st_nlink == 3;
+	return state.uffd >= 0 || !fx_has_threads();
 }
 
 static int hold(void *at, size_t len)

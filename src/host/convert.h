@@ -20,6 +20,9 @@
  */
 int fx_convert_init(int uffd_dev);
 
+/* Are there other threads in this process? */
+bool fx_has_threads(void);
+
 /* Can pages be converted with no update lost? Without userfaultfd: only while there is one thread. */
 bool fx_convert_possible(void);
 

@@ -13,7 +13,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -172,14 +171,6 @@ static void *watch(void *arg)
 
 /* ---- */
 
-static bool has_threads(void)
-{
-	struct stat st;
-
-	/* a directory for each, and two links more */
-	return stat("/proc/self/task", &st) || st.st_nlink != 3;
-}
-
 void fx_hold_begin(const struct fx_piece *piece, uint32_t n)
 {
 	sigset_t all, old;
@@ -187,7 +178,7 @@ void fx_hold_begin(const struct fx_piece *piece, uint32_t n)
 	hold.piece = piece;
 	hold.n = n;
 	hold.watching = false;
-	if (!n || !has_threads())
+	if (!n || !fx_has_threads())
 		return;
 	hold.forker = (pid_t)syscall(SYS_gettid);
 	hold.over = 0;

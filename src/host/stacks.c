@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "host/areas.h"
+#include "host/convert.h"
 #include "host/stacks.h"
 
 enum { BLOCK = 1024 }; /* of the control block around the list: the thread id that joiners wait for is near */
@@ -72,6 +73,8 @@ bool fx_stacks_overlap(const void *at, size_t len)
 
 	if (is_own(addr, len) || is_stack_of(getpid(), &(struct fx_area){0}, addr, len))
 		return true;
+	if (!fx_has_threads())
+		return false;
 	tasks = opendir("/proc/self/task");
 	if (!tasks || !fx_area_at(addr, &area))
 		found = true; /* cannot know: rather a stack */

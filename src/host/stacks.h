@@ -3,7 +3,7 @@
  * Which memory is some thread's stack. Such memory is never converted: this thread would wait for itself, and
  * whoever joins another one would wait for ever, since the kernel looks for waiters by page once it is shared.
  *
- * Room: host. May use: areas.h, libc, the kernel.
+ * Room: host. May use: areas.h, convert.h, libc, the kernel.
  */
 #ifndef FX_HOST_STACKS_H
 #define FX_HOST_STACKS_H

@@ -286,21 +286,10 @@ static void spawn(void)
 
 int main(int argc, char **argv)
 {
-	static const struct {
-		const char *name;
-		void (*run)(void);
-	} cases[] = {
+	static const struct hazard cases[] = {
 		{"copy", copy}, {"malloc", heap},	{"wishes", wishes}, {"init", init},
 		{"safe", safe}, {"no_room", no_room}, {"spawn", spawn},
 	};
 
-	for (size_t i = 0; argc == 2 && i < sizeof(cases) / sizeof(cases[0]); i++)
-		if (!strcmp(argv[1], cases[i].name)) {
-			meet();
-			cases[i].run();
-			puts("fine");
-			return 0;
-		}
-	printf("usage: forks CASE\n");
-	return 2;
+	return run_hazard(argc == 2 ? argv[1] : "", cases, sizeof(cases) / sizeof(cases[0]));
 }

@@ -474,23 +474,12 @@ static void reallocs(void)
 
 int main(int argc, char **argv)
 {
-	static const struct {
-		const char *name;
-		void (*run)(void);
-	} cases[] = {
+	static const struct hazard cases[] = {
 		{"edges", edges},	    {"overlap", overlap},   {"sections", sections}, {"stacks", stacks},
 		{"attributes", attributes}, {"dontneed", dontneed}, {"unmapped", unmapped}, {"slow", slow},
 		{"remap", remap},	    {"reallocs", reallocs}, {"huge", huge},
 		{"shared", shared},
 	};
 
-	for (size_t i = 0; argc == 2 && i < sizeof(cases) / sizeof(cases[0]); i++)
-		if (!strcmp(argv[1], cases[i].name)) {
-			meet();
-			cases[i].run();
-			puts("fine");
-			return 0;
-		}
-	printf("usage: hazards CASE\n");
-	return 2;
+	return run_hazard(argc == 2 ? argv[1] : "", cases, sizeof(cases) / sizeof(cases[0]));
 }

@@ -128,6 +128,25 @@ static inline bool is_converted(const void *addr)
 	return proc_line("/proc/self/maps", addr, NULL, line, sizeof(line)) && strstr(line, "/memfd:flexins-mr");
 }
 
+struct hazard {
+	const char *name;
+	void (*run)(void);
+};
+
+/* main() of a program of such cases. */
+static inline int run_hazard(const char *name, const struct hazard *cases, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(name, cases[i].name)) {
+			meet();
+			cases[i].run();
+			puts("fine");
+			return 0;
+		}
+	printf("there is no case '%s'\n", name);
+	return 2;
+}
+
 /* -> a child's wait status; it runs fn(arg) and ends with 0. */
 static inline int in_child(void (*fn)(void *arg), void *arg)
 {

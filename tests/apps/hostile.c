@@ -205,6 +205,7 @@ static char *map_stalling_file(void)
 	NEED(file >= 0);
 	p = mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
 	NEED(p != MAP_FAILED);
+	close(file); /* while there is somebody to ask */
 	umount2(dir, MNT_DETACH);
 	rmdir(dir);
 	return p;

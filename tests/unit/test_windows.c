@@ -5,6 +5,8 @@
  */
 #include "window_play.h"
 
+#include <sys/shm.h>
+
 /* Whole pages are converted, the edges are not, and both are reached. */
 static int edges_stay_slow(int sock)
 {
@@ -66,9 +68,17 @@ static int shared_memory_is_mapped(int sock)
 {
 	const int rw = PROT_READ | PROT_WRITE;
 	int mem = memfd_create("mine", MFD_CLOEXEC), none = memfd_create("ro", MFD_CLOEXEC);
-	uint8_t *anon, *file, *ro;
+	uint8_t *anon, *file, *ro, *sysv;
 	struct region g;
+	int id;
 
+	if (!unshare(CLONE_NEWIPC)) { /* the first segment there has the number 0, and so has its file */
+		id = shmget(IPC_PRIVATE, 4 * PAGE, IPC_CREAT | 0600);
+		sysv = shmat(id, NULL, 0);
+		CHECK(id == 0 && sysv != (void *)-1 && !shmctl(id, IPC_RMID, NULL));
+		CHECK(reg(sock, &g, sysv, 4 * PAGE, RW, 0) == 0 && as_shared(&g));
+		check_word(sock, &g, sysv);
+	}
 	CHECK(!ftruncate(mem, 20 * PAGE) && !ftruncate(none, 4 * PAGE));
 	anon = mmap(NULL, 8 * PAGE, rw, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	file = mmap(NULL, 8 * PAGE, rw, MAP_SHARED, mem, 6 * PAGE);
@@ -193,6 +203,17 @@ static int backing_taken_away(int sock)
 	r = ask(sock, (struct request){.ask = ASK_PEEK, .mr = other.plan.mr, .addr = (uintptr_t)mine + PAGE});
 	CHECK(r.err == -EFAULT && (geteuid() || r.poisoned));
 	check_word(sock, &g, buf + PAGE);
+	dereg(sock, &other);
+	/* what was read from there on the way to another region has failed as well */
+	CHECK(!ftruncate(mem, 8 * PAGE) && reg(sock, &other, mine, 8 * PAGE, RW, 0) == 0 && as_shared(&other));
+	check_word(sock, &other, mine + PAGE);
+	CHECK(!ftruncate(mem, 0));
+	r = ask(sock, (struct request){.ask = ASK_CARRY, .mr = other.plan.mr, .addr = (uintptr_t)mine + PAGE,
+				       .value = g.plan.mr, .length = (uintptr_t)buf});
+	CHECK(r.err == -EFAULT && (geteuid() || r.poisoned));
+	r = ask(sock, (struct request){.ask = ASK_CARRY, .mr = g.plan.mr, .addr = (uintptr_t)buf + PAGE,
+				       .value = g.plan.mr, .length = (uintptr_t)buf});
+	CHECK(r.err == 0);
 	dereg(sock, &other);
 	return 0;
 }

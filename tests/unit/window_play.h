@@ -43,7 +43,7 @@ enum {
 
 /* ---- both sides ---- */
 
-enum ask { ASK_REG, ASK_DONE, ASK_DEREG, ASK_PEEK, ASK_POKE, ASK_UVA };
+enum ask { ASK_REG, ASK_DONE, ASK_DEREG, ASK_PEEK, ASK_POKE, ASK_UVA, ASK_CARRY };
 
 struct request {
 	uint32_t ask, mr;
@@ -220,6 +220,13 @@ static void serve(struct core *c, const struct request *q)
 	case ASK_POKE:
 		r.err = copy_word(c, mr, q->addr, &r.value, true);
 		break;
+	case ASK_CARRY: { /* to address `length` of region `value`, as a loopback's receiver does */
+		uint32_t len = 8;
+
+		r.err = copy_word(c, &c->mr[q->value].mr, q->length,
+				  (uint64_t *)(void *)fx_mr_at(mr, q->addr, &len), true);
+		break;
+	}
 	case ASK_UVA: {
 		uint32_t len = 1;
 
