@@ -123,6 +123,7 @@ static void rx_rnr(struct fx_tp *tp, struct fx_qp *qp, uint8_t syndrome)
 		return;
 	}
 	qp->rnr_retries++;
+	qp->retries = 0; /* it answers: only silence, and gaps, in a row count against it */
 	tp->n.rnr_waits++;
 	qp->rnr_wait = true;
 	qp->rnr_at = tp->now + rnr_delay[syndrome & 0x1f];

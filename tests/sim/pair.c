@@ -89,6 +89,7 @@ struct pair *pair_create(const struct pair_opt *opt)
 		p->opt.max_send = given.max_send ? given.max_send : defaults.max_send;
 		p->opt.access = given.access ? given.access : defaults.access;
 		p->opt.cqes = given.cqes ? given.cqes : defaults.cqes;
+		p->opt.rnr_retry = given.rnr_retry ? given.rnr_retry : defaults.rnr_retry;
 		p->opt.kind = given.kind;
 		p->opt.rd_atomic = given.rd_atomic ? given.rd_atomic : defaults.rd_atomic;
 	}

@@ -311,6 +311,27 @@ static void test_rnr_counted_anew(void **state)
 }
 
 /* WRITE with immediate needs a receive as well; before it comes, no byte is written twice nor lost. */
+/* A peer that was silent now and then, and is not ready for long, is there all the same. */
+static void test_rnr_is_no_silence(void **state)
+{
+	const struct pair_opt opt = {.rnr_retry = 7}; /* for ever */
+	struct pair *p = pair_create(&opt);
+
+	(void)state;
+	pair_post(p, 0, FX_WR_SEND, 0, 3000, 0);
+	for (unsigned round = 0; round < 6; round++) {
+		p->cut[0] = p->cut[1] = true;
+		pair_run(p, 1500 * US); /* a timeout */
+		p->cut[0] = p->cut[1] = false;
+		pair_run(p, 3 * MS);
+	}
+	assert_true(pair_counters(p, 0)->timeouts > 3); /* more than retry_cnt */
+	pair_recv(p, 1, 0, 3000);
+	pair_run(p, 10 * MS);
+	pair_expect(p, 0, FX_WC_SEND, 0, FX_WC_SUCCESS);
+	pair_destroy(p);
+}
+
 static void test_rnr_write_imm(void **state)
 {
 	struct pair *p = pair_create(NULL);
@@ -439,7 +460,8 @@ int main(void)
 		cmocka_unit_test(test_lost_ack),	   cmocka_unit_test(test_read_goes_on),
 		cmocka_unit_test(test_retry_exceeded),	   cmocka_unit_test(test_silence_survived),
 		cmocka_unit_test(test_rnr_waits),	   cmocka_unit_test(test_rnr_exceeded),
-		cmocka_unit_test(test_rnr_counted_anew),   cmocka_unit_test(test_rnr_write_imm),
+		cmocka_unit_test(test_rnr_counted_anew),   cmocka_unit_test(test_rnr_is_no_silence),
+		cmocka_unit_test(test_rnr_write_imm),
 		cmocka_unit_test(test_ack_for_the_future), cmocka_unit_test(test_old_answers),
 		cmocka_unit_test(test_nak_storm),	   cmocka_unit_test(test_reads_do_not_outrun_their_landing),
 	};
