@@ -21,6 +21,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "rc.h"
+
 enum { BYTES = 64, MAX_LIST = 64, MAX_ROUNDS = 99, LISTS_A_QP = 8, PATIENCE_S = 20, CQES = 4096 };
 
 static struct {
@@ -140,29 +142,7 @@ static struct ibv_qp *create_qp(void)
 
 static void connect_to(struct ibv_qp *qp, uint32_t peer)
 {
-	struct ibv_qp_attr init = {
-		.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = IBV_ACCESS_REMOTE_WRITE};
-	struct ibv_qp_attr rtr = {
-		.qp_state = IBV_QPS_RTR,
-		.path_mtu = IBV_MTU_1024,
-		.dest_qp_num = peer,
-		.max_dest_rd_atomic = 1,
-		.min_rnr_timer = 12,
-		.ah_attr = {.is_global = 1, .port_num = 1, .grh = {.hop_limit = 1, .dgid = gid}}};
-	struct ibv_qp_attr rts = {
-		.qp_state = IBV_QPS_RTS, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7, .max_rd_atomic = 1};
-
-	need(ibv_modify_qp(qp, &init,
-			   IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS) == 0,
-	     "INIT");
-	need(ibv_modify_qp(qp, &rtr,
-			   IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-				   IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER) == 0,
-	     "RTR");
-	need(ibv_modify_qp(qp, &rts,
-			   IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
-				   IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC) == 0,
-	     "RTS");
+	need(rc_connect(qp, peer, &gid) == 0, "connecting QP %#x", qp->qp_num);
 }
 
 static void grow(unsigned n)
