@@ -170,7 +170,11 @@ int flexins_destroy_cq(struct ibv_cq *cq);
  * IBV_WC_LOC_PROT_ERR, asked for or not.
  */
 int flexins_poll_cq(struct ibv_cq *cq, int num_entries, struct ibv_wc *wc);
-/* Returns EOPNOTSUPP: completion events come later. */
+/*
+ * Arms the CQ: one event for the next completion (solicited_only: the next one that was sent as solicited, or that is
+ * an error), or at once if there are completions that no event has told of and that were not polled. IBTA 11.4.2.2.
+ * Without a channel it does nothing. Returns 0.
+ */
 int flexins_req_notify_cq(struct ibv_cq *cq, int solicited_only);
 
 /*
@@ -180,9 +184,13 @@ int flexins_req_notify_cq(struct ibv_cq *cq, int solicited_only);
 struct ibv_comp_channel *flexins_create_comp_channel(struct ibv_context *context);
 /* Returns 0; EBUSY: CQs still use it. */
 int flexins_destroy_comp_channel(struct ibv_comp_channel *channel);
-/* Returns -1 and errno EOPNOTSUPP: no CQ can be armed, so waiting would not end. */
+/*
+ * Waits for the next event of the channel, unless its fd is O_NONBLOCK. *cq, *cq_context: whose it is. Must be
+ * acknowledged. When the core is gone, every armed CQ has one last event. Returns 0, or -1 and errno EAGAIN, EINTR, or
+ * EIO: there will be no more.
+ */
 int flexins_get_cq_event(struct ibv_comp_channel *channel, struct ibv_cq **cq, void **cq_context);
-/* Acknowledges nevents of the CQ's events. */
+/* Acknowledges nevents of the CQ's events: flexins_destroy_cq() waits until all are. */
 void flexins_ack_cq_events(struct ibv_cq *cq, unsigned int nevents);
 
 /* ---- queue pairs (IBTA 10.3; 11.2 Create/Modify/Query/Destroy QP) ---- */
