@@ -30,4 +30,7 @@ void report_markdown(FILE *out, const struct outcome *o, size_t n);
 void expected_read(const char *path);
 const char *expected_reason(const struct section *s, const struct row *row);
 
+/* Do rows that fail, crash and hang come out as that? 0 or 1. (selftest.c) */
+int self_test(struct outcome (*run)(const struct section *s, const struct row *row));
+
 #endif

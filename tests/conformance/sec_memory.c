@@ -8,25 +8,13 @@
 #include <sys/mman.h>
 
 #include "sections.h"
+#include "transfer.h"
 
 enum { PAGE = 4096 };
 
-/* Is a WRITE of `len` bytes to `addr` under `rkey` allowed? The QPs work again afterwards. */
 static bool write_works(struct rig *r, uint64_t addr, uint32_t rkey, size_t len)
 {
-	struct work w = work(r, IBV_WR_RDMA_WRITE, 1, 0, 0, len);
-	struct spec s = usual();
-	struct ibv_wc wc;
-
-	w.wr.wr.rdma.remote_addr = addr;
-	w.wr.wr.rdma.rkey = rkey;
-	post(r->a.qp, &w);
-	wc = completion(r->a.scq);
-	if (wc.status == IBV_WC_SUCCESS)
-		return true;
-	NEED_EQ(wc.status, IBV_WC_REM_ACCESS_ERR);
-	reconnect(r, &s);
-	return false;
+	return access_works(r, IBV_WR_RDMA_WRITE, addr, rkey, len);
 }
 
 static void fields(const struct row *row)

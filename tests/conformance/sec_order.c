@@ -250,6 +250,31 @@ static void both_ways(const struct row *row)
 	NEED(done[0] == 50 && done[1] == 50);
 }
 
+/* A QP whose requests cannot go on holds no other back, whatever they share. */
+static void neighbour(const struct row *row)
+{
+	struct spec s = usual();
+	struct rig *r;
+	struct ibv_qp *a2, *b2;
+
+	(void)row;
+	s.cqe = 512;
+	r = rig_make(&s);
+	a2 = make_qp(r->a.pd, r->a.scq, r->a.scq, &s);
+	b2 = make_qp(r->b.pd, r->b.scq, r->b.scq, &s);
+	connect_qp(r, &s, b2, a2->qp_num, IBV_QPS_RTS);
+	connect_qp(r, &s, a2, b2->qp_num, IBV_QPS_RTS);
+	post_many(r, IBV_WR_SEND, 0, 64, 60000, IBV_SEND_SIGNALED); /* without a receive, and its queue is full */
+	for (uint64_t i = 1000; i < 1200; i++) {
+		struct work w = work(r, IBV_WR_RDMA_WRITE, i, 0, 0, 20000);
+
+		post(a2, &w);
+		need_wc(r->a.scq, i, IBV_WC_SUCCESS);
+	}
+	NEED_EQ(ibv_destroy_qp(a2), 0);
+	NEED_EQ(ibv_destroy_qp(b2), 0);
+}
+
 static void in_order_query(const struct row *row)
 {
 	struct rig *r = rig();
@@ -275,6 +300,7 @@ static const struct row rows[] = {
 	{"READs, sixteen at a time", "9.4.4", reads_beyond_depth, .a = 16},
 	{"SEND behind READs that wait", "9.4.4", behind_reads},
 	{"both ways at once", "9.7", both_ways},
+	{"a QP that stalls, and its neighbour", "10.2.4", neighbour},
 	{"ibv_query_qp_data_in_order", "ibv_query_qp_data_in_order(3)", in_order_query},
 };
 

@@ -241,14 +241,14 @@ static void child_opens(const struct row *row)
 	{"device ended: " name, clause, run, .a = SIGTERM}
 
 static const struct row rows[] = {
+	{"fork, and the parent goes on", "ibv_fork_init(3)", forks},
+	{"fork, and the child opens the device", "ibv_fork_init(3)", child_opens},
 	BOTH("what is outstanding is flushed", "11.6.3.4", outstanding),
 	BOTH("IBV_EVENT_DEVICE_FATAL, once", "11.6.3.4", fatal_once),
 	BOTH("sleepers wake", "ibv_get_cq_event(3)", wakes_sleepers),
 	BOTH("every call returns", "11.6.3.4", calls_return),
 	BOTH("in full flow", "11.6.3.4", in_full_flow),
 	BOTH("opened again", "ibv_open_device(3)", opens_again),
-	{"fork, and the parent goes on", "ibv_fork_init(3)", forks},
-	{"fork, and the child opens the device", "ibv_fork_init(3)", child_opens},
 };
 
 const struct section section_process = {"process", "devices that go away, and fork", rows, COUNT(rows)};

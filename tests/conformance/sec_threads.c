@@ -70,17 +70,27 @@ static void all_once(struct ibv_cq *cq)
 
 /* ---- one QP, one CQ ---- */
 
-static void *posts_on_shared(void *arg)
+/* The thread's part of the words in a's buffer, one WRITE each. */
+static void post_words(uintptr_t me, struct ibv_qp *qp, struct ibv_cq *cq)
 {
-	uintptr_t me = (uintptr_t)arg;
-
 	for (unsigned i = 0; i < EACH; i++) {
 		unsigned id = (unsigned)me * EACH + i;
 		struct work w = work(shared, IBV_WR_RDMA_WRITE, id, 4 * (size_t)id, 4 * (size_t)id, 4);
 
 		memcpy(shared->a.buf + 4 * (size_t)id, &id, 4);
-		post_or_poll(shared->a.qp, shared->a.scq, &w);
+		post_or_poll(qp, cq, &w);
 	}
+}
+
+static void need_words(void)
+{
+	for (unsigned i = 0; i < TOTAL; i++)
+		NEED(!memcmp(shared->b.buf + 4 * (size_t)i, &i, 4));
+}
+
+static void *posts_on_shared(void *arg)
+{
+	post_words((uintptr_t)arg, shared->a.qp, shared->a.scq);
 	return NULL;
 }
 
@@ -90,8 +100,7 @@ static void one_qp(const struct row *row)
 	shared = rig();
 	run_threads(posts_on_shared, THREADS);
 	all_once(shared->a.scq);
-	for (unsigned i = 0; i < TOTAL; i++)
-		NEED(!memcmp(shared->b.buf + 4 * (size_t)i, &i, 4));
+	need_words();
 }
 
 /* ---- QPs of their own, one CQ or one each ---- */
@@ -129,13 +138,7 @@ static void *posts_on_own(void *arg)
 {
 	uintptr_t me = (uintptr_t)arg;
 
-	for (unsigned i = 0; i < EACH; i++) {
-		unsigned id = (unsigned)me * EACH + i;
-		struct work w = work(shared, IBV_WR_RDMA_WRITE, id, 4 * (size_t)id, 4 * (size_t)id, 4);
-
-		memcpy(shared->a.buf + 4 * (size_t)id, &id, 4);
-		post_or_poll(own_a[me], own_cq[me], &w);
-	}
+	post_words(me, own_a[me], own_cq[me]);
 	if (own_cq[me] != shared->a.scq)
 		for (uint64_t end = now_ms() + PATIENCE_MS; seen[(me + 1) * EACH - 1] == 0 && now_ms() < end;)
 			poll_all(own_cq[me]);
@@ -147,8 +150,7 @@ static void own_qps(const struct row *row)
 	make_own(row->a);
 	run_threads(posts_on_own, THREADS);
 	all_once(shared->a.scq);
-	for (unsigned i = 0; i < TOTAL; i++)
-		NEED(!memcmp(shared->b.buf + 4 * (size_t)i, &i, 4));
+	need_words();
 	end_own();
 }
 

@@ -5,6 +5,7 @@
  * Room: tests. May use: verbs and libc.
  */
 #include "sections.h"
+#include "transfer.h"
 
 enum { PAGE = 4096, REMOTE = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ };
 
@@ -73,21 +74,10 @@ static uint32_t bind2(struct rig *r, struct ibv_mw *mw, struct ibv_mw_bind_info 
 	return rkey;
 }
 
-/* Does a's request on b's memory at `at` under the key work? The QPs work again afterwards. */
+/* Does a's request on b's memory at `at` under the key work? */
 static bool works(struct rig *r, int op, size_t at, size_t len, uint32_t rkey)
 {
-	struct work w = work(r, op, 1, 0, at, len);
-	struct spec s = usual();
-	struct ibv_wc wc;
-
-	w.wr.wr.rdma.rkey = rkey;
-	post(r->a.qp, &w);
-	wc = completion(r->a.scq);
-	if (wc.status == IBV_WC_SUCCESS)
-		return true;
-	NEED_EQ(wc.status, IBV_WC_REM_ACCESS_ERR);
-	reconnect(r, &s);
-	return false;
+	return access_works(r, op, (uintptr_t)r->b.buf + at, rkey, len);
 }
 
 static void life(const struct row *row)

@@ -111,3 +111,20 @@ void transfer(struct rig *r, const struct transfer *t)
 	if (!(t->flags & IBV_SEND_INLINE))
 		NEED(filled(from, t->len, seed));
 }
+
+bool access_works(struct rig *r, int op, uint64_t addr, uint32_t rkey, size_t len)
+{
+	struct work w = work(r, op, SEND_ID, 0, 0, len);
+	struct spec s = usual();
+	struct ibv_wc wc;
+
+	w.wr.wr.rdma.remote_addr = addr;
+	w.wr.wr.rdma.rkey = rkey;
+	post(r->a.qp, &w);
+	wc = completion(r->a.scq);
+	if (wc.status == IBV_WC_SUCCESS)
+		return true;
+	NEED_EQ(wc.status, IBV_WC_REM_ACCESS_ERR);
+	reconnect(r, &s);
+	return false;
+}

@@ -20,6 +20,11 @@ struct transfer {
 };
 
 void transfer(struct rig *r, const struct transfer *t);
+/*
+ * Is a request of a's on `len` bytes at `addr` under this key allowed? Anything but success and a remote access error fails
+ * the row. The QPs work again afterwards.
+ */
+bool access_works(struct rig *r, int op, uint64_t addr, uint32_t rkey, size_t len);
 /* Splits a range into `n` SGEs of different lengths. */
 int split(struct ibv_sge *sge, int n, bool zero_sges, const void *at, size_t len, uint32_t lkey);
 
