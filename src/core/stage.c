@@ -87,11 +87,11 @@ static void finish(struct fx_worker *w, struct fx_stage *s)
 		w->txq[w->ntx++] = m;
 	}
 	if (s->staged) {
-		fx_tp_staged(w->tp, s->qp, s->wqe, s->err);
+		fx_tp_staged(w->tp, s->qp, s->wqe, s->mw, s->err);
 		return;
 	}
-	for (unsigned i = 0; i < s->nseg && s->wqe; i++)
-		fx_tp_seg_done(w->tp, s->wqe);
+	for (unsigned i = 0; i < s->nseg; i++)
+		fx_tp_seg_done(w->tp, s->wqe, s->mw);
 }
 
 static bool finished(const struct fx_stage *s)
@@ -107,6 +107,7 @@ void fx_stage_start(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txp
 	s->m = m;
 	s->qp = pkt->qp;
 	s->wqe = pkt->wqe;
+	s->mw = pkt->mw;
 	s->nseg = pkt->nseg;
 	s->seg_i = 0;
 	s->flying = 0;

@@ -132,11 +132,10 @@ bool fx_tp_tx_ready(const struct fx_tp *tp)
 	return tp->run.head || tp->acks_head;
 }
 
-void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, int err)
+void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, struct fx_mw *mw, int err)
 {
 	qp->staging = false;
-	if (wqe)
-		fx_tp_seg_done(tp, wqe);
+	fx_tp_seg_done(tp, wqe, mw);
 	if (!qp->tp)
 		return;
 	if (err) {

@@ -131,6 +131,8 @@ struct mem *mem_create(struct host *h, uint32_t size, uint32_t access, enum mem_
 void mem_destroy(struct mem *m);
 void mem_publish(struct host *h, struct mem *m, uint32_t slot, uint32_t secret);
 void mem_revoke(struct host *h, struct mem *m);
+/* A window that is the caller's, at this index of the host's windows. */
+void mw_publish(struct host *h, struct fx_mw *mw, uint32_t slot, uint32_t secret);
 static inline uint64_t mem_va(const struct mem *m, const uint8_t *p)
 {
 	return m->mr.iova + (uint64_t)(p - m->bytes);
@@ -139,7 +141,7 @@ static inline uint64_t mem_va(const struct mem *m, const uint8_t *p)
 struct fx_dma_engine *slow_engine_create(uint64_t seed, unsigned delay);
 
 /* ---- host ---- */
-enum { HOST_MRS = 4096, HOST_QPS = 256 };
+enum { HOST_MRS = 4096, HOST_MWS = 16, HOST_QPS = 256 };
 
 struct cq {
 	struct fx_cq core;
@@ -189,6 +191,7 @@ struct host {
 	struct fx_dma_engine *dma, *slow;
 	struct fx_mr_table table;
 	_Atomic(struct fx_mr *) mr_slot[HOST_MRS];
+	_Atomic(struct fx_mw *) mw_slot[HOST_MWS];
 	uint32_t next_mr;
 	struct rng rng;
 	struct frame *in_head, *in_tail;
@@ -227,6 +230,7 @@ bool qp_destroy(struct qp *q); /* false: something still pointed at it */
 int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a);
 int qp_state(struct qp *q, uint32_t state);
 void qp_post(struct qp *q, const struct wr *w);
+void qp_post_bind(struct qp *q, const struct fx_bind_slot *bind); /* fills in what is the queue's */
 void qp_post_recv(struct qp *q, const struct fx_sge *sge, uint32_t nsge);
 
 /* ---- a run ---- */
