@@ -158,6 +158,7 @@ static void say_limits(const struct fx_control *ctl, struct fx_device_limits *l)
 		.max_cq = FX_LIMIT_CQ,
 		.max_cqe = (1u << FX_LIMIT_CQE_SHIFT) - 1,
 		.max_mr = FX_LIMIT_MR,
+		.max_mw = FX_LIMIT_MW,
 		.max_pd = FX_LIMIT_PD,
 		.max_rd_atomic = FX_LIMIT_RD_ATOMIC,
 		.max_init_rd_atomic = FX_LIMIT_RD_ATOMIC,
@@ -303,6 +304,8 @@ static void reap_memory(struct fx_grace *g)
 	struct fx_ctx *ctx = g->arg;
 	struct fx_control *ctl = ctx->ctl;
 
+	while (ctx->objs[FX_OBJ_MW])
+		fx_mw_free((struct fx_mwo *)ctx->objs[FX_OBJ_MW]);
 	while (ctx->objs[FX_OBJ_MR])
 		fx_mr_free((struct fx_mro *)ctx->objs[FX_OBJ_MR]);
 	while (ctx->objs[FX_OBJ_CQ])
@@ -327,6 +330,8 @@ static void reap_one(struct fx_ctx *ctx)
 		return;
 	for (struct fx_obj *o = ctx->objs[FX_OBJ_MR]; o; o = o->next)
 		fx_mr_unpublish((struct fx_mro *)o);
+	for (struct fx_obj *o = ctx->objs[FX_OBJ_MW]; o; o = o->next)
+		fx_mw_unpublish((struct fx_mwo *)o);
 	fx_grace_ask(ctx->ctl, &ctx->grace, reap_memory, ctx);
 }
 

@@ -24,6 +24,7 @@ enum {
 	FX_LIMIT_CHANNEL = 4096, /* a descriptor of the core's each */
 	FX_LIMIT_CQE_SHIFT = 22,
 	FX_LIMIT_MR = 131072,
+	FX_LIMIT_MW = 65536,
 	FX_LIMIT_PD = 16384,
 	FX_LIMIT_RD_ATOMIC = 16,
 	FX_LIMIT_RQ_SHIFT = 20,
@@ -93,7 +94,7 @@ void fx_control_destroy(struct fx_control *ctl);
 
 /* For tests, which glance at them from another thread: what is left, what was counted. */
 struct fx_control_usage {
-	uint32_t clients, contexts, pds, channels, cqs, qps, mrs;
+	uint32_t clients, contexts, pds, channels, cqs, qps, mrs, mws;
 };
 void fx_control_usage(const struct fx_control *ctl, struct fx_control_usage *u);
 const struct fx_control_counters *fx_control_counters(const struct fx_control *ctl);

@@ -4,7 +4,7 @@
 
 #include "control/inside.h"
 
-const char *const fx_obj_names[FX_OBJ_KINDS] = {"PD", "completion channel", "CQ", "QP", "MR"};
+const char *const fx_obj_names[FX_OBJ_KINDS] = {"PD", "completion channel", "CQ", "QP", "MR", "memory window"};
 
 int fx_obj_add(struct fx_ctx *ctx, struct fx_obj *obj, enum fx_obj_kind kind)
 {
