@@ -10,6 +10,7 @@
  *	context.c	open and close; whether the core still lives
  *	query.c		device, port, GID and P_Key answers
  *	mr.c		protection domains and memory regions
+ *	mw.c		memory windows
  *	queue.h		shadow queues and the QPs of a CQ
  *	cq.c		completion queues and polling
  *	qp.c		life and states of a QP
@@ -20,7 +21,7 @@
  *	text.c		the texts of verbs
  *
  * Inside, functions return 0 or a negative errno; the flexins_* functions return what the verbs manual says.
- * Locks are taken in this order: regions (mr.c), context, CQs by address, send queue, receive queue, pipe, arena.
+ * Locks are taken in this order: regions (mr.c), context, CQs by address, window, send queue, receive queue, pipe, arena.
  */
 #ifndef FX_HOST_HOST_H
 #define FX_HOST_HOST_H
@@ -160,6 +161,11 @@ struct fx_vmr {
 	struct ibv_mr mr;
 	bool slow;
 };
+struct fx_vmw {
+	struct ibv_mw mw;
+	uint32_t window; /* its key with some tag: the application may write into mw */
+	uint32_t lock;	 /* of mw.rkey, type 1 */
+};
 struct fx_cq_ring {
 	struct fx_cq_rx rx;
 	uint64_t off;
@@ -213,6 +219,10 @@ static inline struct fx_context *fx_context_of(struct ibv_context *c)
 static inline struct fx_vpd *fx_pd_of(struct ibv_pd *pd)
 {
 	return fx_container(pd, struct fx_vpd, pd);
+}
+static inline struct fx_vmw *fx_mw_of(struct ibv_mw *mw)
+{
+	return fx_container(mw, struct fx_vmw, mw);
 }
 static inline struct fx_vcq *fx_cq_of(struct ibv_cq *cq)
 {
