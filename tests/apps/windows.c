@@ -10,18 +10,14 @@
  * Room: tests. May use: verbs only; it runs unmodified on any device that has both types.
  */
 #include <errno.h>
-#include <infiniband/verbs.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "rc.h"
 
 enum { SIZE = 1 << 20, PART = 100000, ROUNDS = 200, PATIENCE_S = 10 };
 
 #define REMOTE (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ)
-#define NEED(ok) need(ok, #ok, __LINE__)
 
 static struct ibv_context *ctx;
 static struct ibv_pd *pd;
@@ -29,41 +25,6 @@ static struct ibv_cq *cq[2];
 static struct ibv_qp *qp[2]; /* 0 asks, 1 has the windows */
 static struct ibv_mr *mr[2];
 static uint8_t *mem[2];
-
-static void need(bool ok, const char *what, int line)
-{
-	if (ok)
-		return;
-	printf("windows.c:%d: %s: failed\n", line, what);
-	exit(1);
-}
-
-static void to_rts(struct ibv_qp *q, uint32_t peer)
-{
-	struct ibv_qp_attr a = {.qp_state = IBV_QPS_INIT,
-				.port_num = 1,
-				.qp_access_flags = REMOTE,
-				.path_mtu = IBV_MTU_1024,
-				.dest_qp_num = peer,
-				.max_dest_rd_atomic = 8,
-				.max_rd_atomic = 8,
-				.min_rnr_timer = 12,
-				.timeout = 14,
-				.retry_cnt = 7,
-				.rnr_retry = 7,
-				.ah_attr = {.is_global = 1, .port_num = 1, .grh.hop_limit = 1}};
-
-	NEED(!ibv_query_gid(ctx, 1, 0, &a.ah_attr.grh.dgid));
-	NEED(!ibv_modify_qp(q, &a, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS));
-	a.qp_state = IBV_QPS_RTR;
-	NEED(!ibv_modify_qp(q, &a,
-			    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-				    IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER));
-	a.qp_state = IBV_QPS_RTS;
-	NEED(!ibv_modify_qp(q, &a,
-			    IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
-				    IBV_QP_MAX_QP_RD_ATOMIC));
-}
 
 static void connect_both(void)
 {
@@ -80,7 +41,7 @@ static void connect_both(void)
 		NEED(qp[i]);
 	}
 	for (int i = 0; i < 2; i++)
-		to_rts(qp[i], qp[!i]->qp_num);
+		rc_connect(qp[i], qp[!i]->qp_num, REMOTE);
 }
 
 static void open_all(void)
