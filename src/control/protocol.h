@@ -93,7 +93,7 @@ struct fx_hello_rep {
 	char core[FX_VERSION_LEN]; /* the core's name */
 };
 
-struct fx_handle_req { /* ALLOC_PD (0), DEALLOC_PD, DEREG_MR, DEALLOC_MW (by its handle), *_CHANNEL, DESTROY_CQ, QUERY_PORT (port number), SHOW */
+struct fx_handle_req { /* ALLOC_PD (0), DEALLOC_PD, DEREG_MR, DEALLOC_MW, *_CHANNEL, DESTROY_CQ, QUERY_PORT (port number), SHOW */
 	struct fx_msg_head head;
 	uint32_t handle;
 	uint32_t rsvd;

@@ -21,7 +21,8 @@
  *	text.c		the texts of verbs
  *
  * Inside, functions return 0 or a negative errno; the flexins_* functions return what the verbs manual says.
- * Locks are taken in this order: regions (mr.c), context, CQs by address, window, send queue, receive queue, pipe, arena.
+ * Locks are taken in this order: regions (mr.c), context, CQs by address, window, send queue, receive queue, pipe,
+ * arena.
  */
 #ifndef FX_HOST_HOST_H
 #define FX_HOST_HOST_H

@@ -151,7 +151,8 @@ static int check_region(uintptr_t addr, size_t length, uint64_t iova, unsigned i
 struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access)
 {
 	struct fx_reg_mr_req req = {.head = {.op = FX_MSG_REG_MR}, .pd = pd->handle,
-				    .access = access & ~(unsigned)FX_ACCESS_OURS, .addr = (uintptr_t)addr, .length = length};
+				    .access = access & ~(unsigned)FX_ACCESS_OURS,
+				    .addr = (uintptr_t)addr, .length = length};
 	struct fx_reg_mr_done_rep keys;
 	struct fx_vmr *mr;
 	int err;

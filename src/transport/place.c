@@ -73,8 +73,8 @@ static const uint8_t *payload_at(const struct fx_pkt *p, uint32_t *len)
 }
 
 /*
- * The next landing of the packet: its region and address, *len cut to what is contiguous; NULL if it is gone. The key is
- * looked up again: region or window may have gone since the packet was let in (contract 16).
+ * The next landing of the packet: its region and address, *len cut to what is contiguous; NULL if it is gone. The key
+ * is looked up again: region or window may have gone since the packet was let in (contract 16).
  */
 static struct fx_mr *landing_at(struct fx_tp *tp, struct fx_pkt *p, uint64_t *va, uint32_t *len)
 {

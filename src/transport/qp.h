@@ -302,7 +302,8 @@ static inline bool fx_revokes(const struct fx_pkt *p)
 }
 
 /* ---- answer.c ---- */
-bool fx_answer_room(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p); /* may the placed request take effect? */
+/* May the placed request take effect? */
+bool fx_answer_room(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_read(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_read_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_atomic(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);

@@ -101,7 +101,7 @@ struct fx_txpkt {
 	uint8_t pad;  /* bytes of zero after the last segment */
 	bool stage;   /* gather the segments into one buffer first: some are slow or there are too many */
 	struct fx_qp *qp;
-	/* what counts its segments, fx_tp_seg_done() for each: the request, or the window that a response is read through */
+	/* what counts its segments, fx_tp_seg_done() for each: the request, or the window that is read through */
 	struct fx_wqe *wqe;
 	struct fx_mw *mw;
 	uint32_t payload;   /* bytes in the segments */

@@ -404,7 +404,7 @@ static unsigned some_slot(const struct guest *g, struct fx_sq_slot *slot, uint32
 	struct fx_sge remote = some_sge(g);
 
 	memset(slot, 0, sizeof(*slot));
-	slot->opcode = (uint8_t)(rare(16) ? rnd() : rnd() % (FX_WR_LOCAL_INV + 1));
+	slot->opcode = (uint8_t)(rare(16) ? rnd() : rare(16) ? FX_WR_LOCAL_INV : rnd() % (FX_WR_READ + 1));
 	slot->flags = (uint8_t)(rare(4) ? rnd() : FX_WRF_SIGNALED);
 	slot->nslots = (uint8_t)(rare(8) ? rnd() % 11 : 1);
 	slot->nsge = (uint8_t)(rare(8) ? rnd() % 18 : 1);

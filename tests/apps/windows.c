@@ -154,7 +154,8 @@ static void post_bind_2(struct ibv_mw *mw, unsigned access)
 
 static void post_local_inv(uint32_t rkey)
 {
-	struct ibv_send_wr *bad, wr = {.opcode = IBV_WR_LOCAL_INV, .send_flags = IBV_SEND_SIGNALED, .invalidate_rkey = rkey};
+	struct ibv_send_wr wr = {.opcode = IBV_WR_LOCAL_INV, .send_flags = IBV_SEND_SIGNALED, .invalidate_rkey = rkey};
+	struct ibv_send_wr *bad;
 
 	NEED(!ibv_post_send(qp[1], &wr, &bad));
 }

@@ -80,7 +80,8 @@ static inline void post_inv(struct pair *p, uint32_t rkey)
 }
 
 /* Host 0's request for `len` bytes at `at` of the window, from or to `off` of its own memory. */
-static inline struct wr through(struct pair *p, const struct win *w, uint8_t op, uint32_t off, uint32_t len, uint64_t at)
+static inline struct wr through(struct pair *p, const struct win *w, uint8_t op, uint32_t off, uint32_t len,
+				uint64_t at)
 {
 	struct wr r = pair_wr(p, 0, op, off, len, 0);
 
@@ -90,7 +91,8 @@ static inline struct wr through(struct pair *p, const struct win *w, uint8_t op,
 	return r;
 }
 
-static inline void post_through(struct pair *p, const struct win *w, uint8_t op, uint32_t off, uint32_t len, uint64_t at)
+static inline void post_through(struct pair *p, const struct win *w, uint8_t op, uint32_t off, uint32_t len,
+				uint64_t at)
 {
 	struct wr r = through(p, w, op, off, len, at);
 

@@ -53,7 +53,10 @@ static uint32_t bad_key(struct pair *p, enum bad_inv bad, struct win *w, struct 
 	}
 	if (bad == I_OTHER_PD)
 		w->mw.pd = 2;
-	return bad == I_TAG ? w->rkey + 1 : bad == I_REGION ? p->mem[1]->mr.key : bad == I_NOTHING ? 0xfffff000 : w->rkey;
+	return bad == I_TAG	 ? w->rkey + 1
+	       : bad == I_REGION ? p->mem[1]->mr.key
+	       : bad == I_NOTHING ? 0xfffff000
+				  : w->rkey;
 }
 
 static void test_bad_invs(void **state)
@@ -141,7 +144,7 @@ static void test_blame(void **state)
 	}
 }
 
-/* An invalidation waits for all that was posted before it; a bind for READs only, and if told to; neither runs in SQD. */
+/* An invalidation waits for all that was posted before it; a bind for READs, if told to; neither begins in SQD. */
 static void test_waits(void **state)
 {
 	struct pair *p = start(NULL);

@@ -89,7 +89,9 @@ static void test_refused(void **state)
 		spoil(p, fault, &w, &r);
 		qp_post(p->q[0], &r);
 		pair_run(p, 5 * MS);
-		expect_refused(p, op == FX_WR_READ ? FX_WC_RDMA_READ : op == FX_WR_WRITE ? FX_WC_RDMA_WRITE : FX_WC_FETCH_ADD, 0);
+		expect_refused(p, fault == NO_READ ? FX_WC_RDMA_READ
+				  : fault == NO_ATOMIC ? FX_WC_FETCH_ADD
+						       : FX_WC_RDMA_WRITE, 0);
 		pair_check_blank(p, 1, 0, PAIR_MEM);
 		pair_destroy(p);
 	}
@@ -139,8 +141,8 @@ static void test_no_lkey(void **state)
 
 /* ---- binding ---- */
 
-enum bad_bind { B_NO_WINDOW, B_OTHER_PD, B_KEY, B_RIGHTS, B_NO_REGION, B_REGION_PD, B_NOT_BINDABLE, B_READ_ONLY, B_TOO_LOW,
-		B_TOO_LONG, B_WRAPS, B_ZERO_BASED_1, B_EMPTY_2, B_BOUND_2, B_DATA, BAD_BINDS };
+enum bad_bind { B_NO_WINDOW, B_OTHER_PD, B_KEY, B_RIGHTS, B_NO_REGION, B_REGION_PD, B_NOT_BINDABLE, B_READ_ONLY,
+		B_TOO_LOW, B_TOO_LONG, B_WRAPS, B_ZERO_BASED_1, B_EMPTY_2, B_BOUND_2, B_DATA, BAD_BINDS };
 
 static void spoil_bind(struct pair *p, enum bad_bind bad, struct win *w, struct fx_bind_slot *b)
 {

@@ -143,7 +143,8 @@ static inline int play_end(void **state)
 	p->stop = true;
 	pthread_join(p->worker, NULL);
 	fx_control_destroy(p->ctl);
-	if (access(p->path, F_OK) == 0 || u.contexts || u.clients || u.mrs || u.qps || u.cqs || u.channels || u.pds || u.mws)
+	if (access(p->path, F_OK) == 0 || u.contexts || u.clients || u.mrs || u.mws || u.qps || u.cqs || u.channels ||
+	    u.pds)
 		return -1; /* something was left behind */
 	rmdir(p->dir);
 	free(p);
@@ -300,7 +301,8 @@ static inline void await_empty(const struct play *p, uint32_t clients)
 
 	for (int i = 0; i < PLAY_WAIT_MS; i++) {
 		fx_control_usage(p->ctl, &u);
-		if (u.clients == clients && !u.contexts && !u.pds && !u.channels && !u.cqs && !u.qps && !u.mrs && !u.mws)
+		if (u.clients == clients && !u.contexts && !u.pds && !u.channels && !u.cqs && !u.qps && !u.mrs &&
+		    !u.mws)
 			return;
 		play_pause();
 	}
