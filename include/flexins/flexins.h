@@ -146,7 +146,7 @@ struct ibv_mr *flexins_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int 
 struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access);
 /*
  * Waits until nothing of it is being sent or written. Its keys are dead then. Returns 0; EBUSY: memory windows are
- * bound to it.
+ * bound to it, or were when their QP was reset or destroyed and have not been freed or bound again since.
  */
 int flexins_dereg_mr(struct ibv_mr *mr);
 

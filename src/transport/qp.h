@@ -60,6 +60,7 @@ enum {
 	FX_BACKLOG = 512,	/* packets of a QP that may wait for placement */
 	FX_RESP_ROOM = 256,	/* of which READ responses, before the next READ is asked for */
 	FX_TX_QUANTUM = 16,	/* packets a QP sends before its neighbour's turn */
+	FX_TX_DRY = 64,		/* turns without a packet, before the owner is asked again */
 	FX_ACK_EVERY = 32,	/* packets between acknowledge requests inside a message */
 	FX_MAX_MSG_LOG2 = 31,
 };

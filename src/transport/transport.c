@@ -101,8 +101,8 @@ static bool has_answers(const struct fx_qp *qp)
 
 unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max)
 {
+	unsigned n = 0, dry = 0;
 	struct fx_qp *qp;
-	unsigned n = 0;
 
 	/* acknowledges first: they are short, and they are what the peers wait for */
 	while (n < max && (qp = pop_ack(tp))) {
@@ -113,7 +113,8 @@ unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max)
 		if (qp->tp)
 			n += fx_answer_cut(tp, qp, out + n, 1);
 	}
-	while (n < max && (qp = pop_run(tp))) {
+	/* turns that send nothing, but work on windows perhaps, must not keep the owner here */
+	while (n < max && dry < FX_TX_DRY && (qp = pop_run(tp))) {
 		unsigned room = max - n < FX_TX_QUANTUM ? max - n : FX_TX_QUANTUM, k;
 
 		if (!qp->tp)
@@ -121,6 +122,7 @@ unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max)
 		k = fx_answer_cut(tp, qp, out + n, room);
 		k += fx_requester_cut(tp, qp, out + n + k, room - k);
 		n += k;
+		dry += !k;
 		if (has_answers(qp) || fx_requester_ready(qp))
 			fx_run(tp, qp);
 	}

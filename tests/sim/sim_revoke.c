@@ -184,6 +184,33 @@ static void test_waits(void **state)
 	pair_destroy(p);
 }
 
+/* A queue full of what sends nothing does not keep the worker from its other work. */
+static void test_share(void **state)
+{
+	enum { BINDS = 2000 };
+	const struct pair_opt opt = {.max_send = BINDS};
+	struct pair *p = start(&opt);
+	struct fx_txpkt out = {.hdr = (uint8_t[FX_TX_ROOM]){0}};
+	struct win w;
+
+	(void)state;
+	win_alloc(p, &w, FX_MW_TYPE_1, 3);
+	for (unsigned i = 0; i < BINDS; i++) {
+		struct fx_bind_slot b = bind_of(p, &w, ALL);
+
+		b.flags = i == BINDS - 1 ? FX_WRF_SIGNALED : 0;
+		w.rkey = b.rkey;
+		qp_post_bind(p->q[1], &b);
+	}
+	assert_int_equal(fx_tp_tx(p->h[1]->tp, &out, 1), 0);
+	assert_in_range(pair_counters(p, 1)->mw_binds, 1, 100);
+	assert_true(fx_tp_tx_ready(p->h[1]->tp));
+	pair_run(p, 5 * MS);
+	pair_expect(p, 1, FX_WC_BIND_MW, BINDS - 1, FX_WC_SUCCESS);
+	assert_int_equal(pair_counters(p, 1)->mw_binds, BINDS);
+	pair_destroy(p);
+}
+
 /* ---- what is under way ---- */
 
 static void until_cqe(struct pair *p, unsigned at)
@@ -436,6 +463,7 @@ int main(void)
 		cmocka_unit_test(test_in_order),
 		cmocka_unit_test(test_blame),
 		cmocka_unit_test(test_waits),
+		cmocka_unit_test(test_share),
 		cmocka_unit_test(test_copies_end),
 		cmocka_unit_test(test_packets_end),
 		cmocka_unit_test(test_send_inv),
