@@ -132,7 +132,7 @@ int flexins_get_pkey_index(struct ibv_context *context, uint8_t port, __be16 pke
 
 /* Returns a protection domain, to be freed with flexins_dealloc_pd(). */
 struct ibv_pd *flexins_alloc_pd(struct ibv_context *context);
-/* Returns 0; EBUSY: it still has regions or QPs. */
+/* Returns 0; EBUSY: it still has regions, windows or QPs. */
 int flexins_dealloc_pd(struct ibv_pd *pd);
 
 /*
@@ -147,8 +147,43 @@ int flexins_dealloc_pd(struct ibv_pd *pd);
 struct ibv_mr *flexins_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int access);
 /* The same, where keys address it from `iova` instead of `addr`; IBV_ACCESS_ZERO_BASED means from 0. */
 struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access);
-/* Waits until nothing of it is being sent or written. Its keys are dead then. Returns 0. */
+/*
+ * Waits until nothing of it is being sent or written. Its keys are dead then. Returns 0; EBUSY: memory windows are
+ * bound to it, or were when their QP was reset or destroyed and have not been freed or bound again since.
+ */
 int flexins_dereg_mr(struct ibv_mr *mr);
+
+/* ---- memory windows (IBTA 10.6.6, 10.6.7; 11.2 Allocate/Deallocate Memory Window, 11.4.1.1 Post Send Request) ---- */
+
+/*
+ * A window is a part of a region with a key and remote rights of its own. Type 1 is bound by flexins_bind_mw(); type 2,
+ * as the specification's 2B, by IBV_WR_BIND_MW, and is then for the peer of that QP alone. Returns a window that gives
+ * access to nothing yet, to be freed with flexins_dealloc_mw(); EINVAL: another type.
+ */
+struct ibv_mw *flexins_alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type);
+/* Waits until nothing goes through the window, bound or not. Its key is dead then. Returns 0. */
+int flexins_dealloc_mw(struct ibv_mw *mw);
+/*
+ * Type 1: posts a request that binds the window to bind->bind_info (not kept), or with length 0 unbinds it. send_flags:
+ * IBV_SEND_SIGNALED, IBV_SEND_FENCE. On success mw->rkey is the key that it has once the request, which completes with
+ * IBV_WC_BIND_MW, has been carried out; the one before is dead when it completes. Requests posted later on that QP find
+ * it bound. Returns as flexins_post_send(), and EINVAL: type 2, a length without a region, IBV_ACCESS_ZERO_BASED.
+ */
+int flexins_bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind);
+/*
+ * Through flexins_post_send():
+ * - IBV_WR_BIND_MW names the new key: mw->rkey with another tag, which is its low 8 bits (ibv_inc_rkey()). A type 2
+ *   window must be free: never bound, invalidated, or bound to a QP that was reset or destroyed since. With
+ *   IBV_ACCESS_ZERO_BASED peers address it from 0. mw->rkey stays as it is.
+ * - Binding needs a region with IBV_ACCESS_MW_BIND, and with IBV_ACCESS_LOCAL_WRITE for remote writes and atomics, of
+ *   the QP's and the window's domain.
+ * - IBV_WR_LOCAL_INV invalidates a type 2 window that is bound to this QP. It waits for everything posted before it,
+ *   with or without IBV_SEND_FENCE, and completes when nothing goes through the window any more.
+ * - What cannot be bound or invalidated completes with IBV_WC_MW_BIND_ERR, and the QP goes to error.
+ * - IBV_WR_SEND_WITH_INV invalidates a type 2 window of the peer's that is bound to its end of the connection. The
+ *   receive completes after that, with IBV_WC_WITH_INV and invalidated_rkey. With any other key the receive completes
+ *   with IBV_WC_REM_INV_REQ_ERR and the SEND with IBV_WC_REM_ACCESS_ERR, and both QPs go to error.
+ */
 
 /* ---- completion queues (IBTA 10.8; 11.2 Create CQ, 11.4.2.1 Poll for Completion, 11.4.2.2, 11.5.1) ---- */
 

@@ -167,6 +167,7 @@ static void say_limits(const struct fx_control *ctl, const struct fx_user *u, st
 		.max_cq = fx_quota_min(u, FX_QUOTA_cqs, FX_LIMIT_CQ),
 		.max_cqe = (1u << FX_LIMIT_CQE_SHIFT) - 1,
 		.max_mr = fx_quota_min(u, FX_QUOTA_mrs, FX_LIMIT_MR),
+		.max_mw = fx_quota_min(u, FX_QUOTA_mws, FX_LIMIT_MW),
 		.max_pd = fx_quota_min(u, FX_QUOTA_pds, FX_LIMIT_PD),
 		.max_rd_atomic = FX_LIMIT_RD_ATOMIC,
 		.max_init_rd_atomic = FX_LIMIT_RD_ATOMIC,
@@ -312,6 +313,8 @@ static void reap_memory(struct fx_grace *g)
 	struct fx_ctx *ctx = g->arg;
 	struct fx_control *ctl = ctx->ctl;
 
+	while (ctx->objs[FX_OBJ_MW])
+		fx_mw_free((struct fx_mwo *)ctx->objs[FX_OBJ_MW]);
 	while (ctx->objs[FX_OBJ_MR])
 		fx_mr_free((struct fx_mro *)ctx->objs[FX_OBJ_MR]);
 	while (ctx->objs[FX_OBJ_CQ])
@@ -336,6 +339,8 @@ static void reap_one(struct fx_ctx *ctx)
 		return;
 	for (struct fx_obj *o = ctx->objs[FX_OBJ_MR]; o; o = o->next)
 		fx_mr_unpublish((struct fx_mro *)o);
+	for (struct fx_obj *o = ctx->objs[FX_OBJ_MW]; o; o = o->next)
+		fx_mw_unpublish((struct fx_mwo *)o);
 	fx_grace_ask(ctx->ctl, &ctx->grace, reap_memory, ctx);
 }
 

@@ -16,6 +16,7 @@ static const struct {
 	[FX_OBJ_CQ] = {FX_LIMIT_CQ, 0},
 	[FX_OBJ_QP] = {FX_LIMIT_QP, FX_QPN_REST_MS},
 	[FX_OBJ_MR] = {FX_LIMIT_MR, 0},
+	[FX_OBJ_MW] = {FX_LIMIT_MW, 0},
 };
 
 /* One page that every client may read and nobody but the core may write: it is sealed once ours is mapped. */
@@ -51,7 +52,9 @@ static int make_tables(struct fx_control *ctl)
 	ctl->qp_gen = calloc(FX_LIMIT_QP + 1, sizeof(*ctl->qp_gen));
 	ctl->mrs.slot = calloc(FX_LIMIT_MR + 1, sizeof(*ctl->mrs.slot));
 	ctl->mrs.n = FX_LIMIT_MR + 1;
-	return err || !ctl->qp_gen || !ctl->mrs.slot ? -ENOMEM : 0;
+	ctl->mrs.mw = calloc(FX_LIMIT_MW + 1, sizeof(*ctl->mrs.mw));
+	ctl->mrs.nmw = FX_LIMIT_MW + 1;
+	return err || !ctl->qp_gen || !ctl->mrs.slot || !ctl->mrs.mw ? -ENOMEM : 0;
 }
 
 /* The port's EUI-64, in network order as verbs have it. */
@@ -117,6 +120,7 @@ void fx_control_destroy(struct fx_control *ctl)
 		fx_table_fini(&ctl->objs[k]);
 	free(ctl->qp_gen);
 	free(ctl->mrs.slot);
+	free(ctl->mrs.mw);
 	free(ctl);
 }
 
@@ -145,6 +149,7 @@ void fx_control_usage(const struct fx_control *ctl, struct fx_control_usage *u)
 		.cqs = ctl->objs[FX_OBJ_CQ].used,
 		.qps = ctl->objs[FX_OBJ_QP].used,
 		.mrs = ctl->objs[FX_OBJ_MR].used,
+		.mws = ctl->objs[FX_OBJ_MW].used,
 	};
 }
 

@@ -11,7 +11,7 @@
  *	context.c	greeting, arena, and the end of a context
  *	quota.c		users, and what each of them holds
  *	object.c	lists of a context's objects
- *	pd.c mr.c channel.c cq.c qp.c path.c	the objects
+ *	pd.c mr.c mw.c channel.c cq.c qp.c path.c	the objects
  *	show.c		the JSON document of SHOW
  *
  * All of it runs on the control thread. A request that needs a worker returns FX_LATER and goes on in the
@@ -38,7 +38,7 @@ struct fx_client;
 struct fx_ctx;
 struct fx_space;
 
-enum fx_obj_kind { FX_OBJ_PD, FX_OBJ_CHANNEL, FX_OBJ_CQ, FX_OBJ_QP, FX_OBJ_MR, FX_OBJ_KINDS };
+enum fx_obj_kind { FX_OBJ_PD, FX_OBJ_CHANNEL, FX_OBJ_CQ, FX_OBJ_QP, FX_OBJ_MR, FX_OBJ_MW, FX_OBJ_KINDS };
 
 struct fx_obj {
 	struct fx_obj *next, **prev; /* in its context's list of its kind */
@@ -89,6 +89,12 @@ struct fx_mro {
 	uint8_t state;			   /* enum fx_mr_state */
 	bool fresh;			   /* the memory room has filled `mr` in */
 	uint64_t bytes[FX_SEG_SHARED + 1]; /* by enum fx_seg_kind */
+};
+
+struct fx_mwo {
+	struct fx_obj obj;
+	struct fx_mw mw;
+	struct fx_pdo *pd;
 };
 
 /* Asks every worker for a grace period. */
@@ -154,6 +160,8 @@ union fx_msg {
 	struct fx_reg_mr_rep reg_mr_rep;
 	struct fx_reg_mr_done_req reg_mr_done;
 	struct fx_reg_mr_done_rep reg_mr_done_rep;
+	struct fx_alloc_mw_req alloc_mw;
+	struct fx_alloc_mw_rep alloc_mw_rep;
 	struct fx_create_cq_req create_cq;
 	struct fx_create_qp_req create_qp;
 	struct fx_create_qp_rep create_qp_rep;
@@ -269,6 +277,8 @@ int fx_dealloc_pd(struct fx_client *c);
 int fx_reg_mr(struct fx_client *c);
 int fx_reg_mr_done(struct fx_client *c);
 int fx_dereg_mr(struct fx_client *c);
+int fx_alloc_mw(struct fx_client *c);
+int fx_dealloc_mw(struct fx_client *c);
 int fx_create_channel(struct fx_client *c);
 int fx_destroy_channel(struct fx_client *c);
 int fx_create_cq(struct fx_client *c);
@@ -280,11 +290,17 @@ int fx_destroy_qp(struct fx_client *c);
 int fx_query_port(struct fx_client *c);
 int fx_show(struct fx_client *c);
 
+/* ---- mr.c ---- */
+/* A key of this index in the table of keys, with as many bits of chance below it, and zeroes below them; -EIO. */
+int fx_key_make(uint32_t index, unsigned chance_bits, uint32_t *key);
+
 /* ---- for the end of a context ---- */
 void fx_channel_free(struct fx_channelo *ch);
 void fx_cq_free(struct fx_cqo *cq); /* its worker does not know it any more */
 void fx_mr_unpublish(struct fx_mro *mr);
 void fx_mr_free(struct fx_mro *mr);   /* after a grace period */
+void fx_mw_unpublish(struct fx_mwo *mw);
+void fx_mw_free(struct fx_mwo *mw); /* after a grace period */
 void fx_qp_forget(struct fx_qpo *qp); /* the worker has freed its QP */
 
 /* ---- path.c ---- */

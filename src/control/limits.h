@@ -17,6 +17,7 @@ enum {
 	FX_LIMIT_CHANNEL = 4096, /* a descriptor of the core's each */
 	FX_LIMIT_CQE_SHIFT = 22,
 	FX_LIMIT_MR = 131072,
+	FX_LIMIT_MW = 65536,
 	FX_LIMIT_PD = 16384,
 	FX_LIMIT_RD_ATOMIC = 16,
 	FX_LIMIT_RQ_SHIFT = 20,

@@ -44,14 +44,14 @@ static int check_request(struct fx_client *c, const struct fx_reg_mr_req *req)
 	return 0;
 }
 
-/* The table's index in the upper bits, chance in the lower. */
-static int make_key(uint32_t handle, uint32_t *key)
+int fx_key_make(uint32_t index, unsigned chance_bits, uint32_t *key)
 {
 	uint32_t chance;
 
 	if (getrandom(&chance, sizeof(chance), 0) != sizeof(chance))
 		return -EIO;
-	*key = fx_handle_index(handle) << FX_KEY_RAND_BITS | (chance & ((1u << FX_KEY_RAND_BITS) - 1));
+	chance &= (1u << chance_bits) - 1;
+	*key = index << FX_KEY_RAND_BITS | chance << (FX_KEY_RAND_BITS - chance_bits);
 	return 0;
 }
 
@@ -174,7 +174,7 @@ int fx_reg_mr_done(struct fx_client *c)
 		return -EINVAL;
 	if (mr->state != FX_MR_PLANNED || req->nseg != mr->nseg)
 		return fx_refuse(c, -EINVAL, "MR %#x is not waiting for %u segments", req->mr, req->nseg);
-	err = make_key(mr->obj.handle, &mr->mr.key);
+	err = fx_key_make(fx_handle_index(mr->obj.handle), FX_KEY_RAND_BITS, &mr->mr.key);
 	if (!err)
 		err = fx_space_commit(c->ctx->space, mr->seg, mr->nseg, req->converted, &mr->mr);
 	if (err) {
@@ -220,6 +220,7 @@ static void dereg_done(struct fx_grace *g)
 int fx_dereg_mr(struct fx_client *c)
 {
 	struct fx_mro *mr = fx_obj_get(c, FX_OBJ_MR, c->req.handle.handle);
+	uint32_t windows;
 
 	if (!mr)
 		return -EINVAL;
@@ -228,6 +229,11 @@ int fx_dereg_mr(struct fx_client *c)
 		fx_mr_free(mr);
 		return 0;
 	}
+	/* relaxed: a window is bound and unbound before the completion after which its owner comes here */
+	windows = atomic_load_explicit(&mr->mr.windows, memory_order_relaxed);
+	if (windows)
+		return fx_refuse(c, -EBUSY, "MR %#x has %u memory windows bound to it: invalidate or free them first",
+				 mr->obj.handle, windows);
 	fx_mr_unpublish(mr);
 	c->target = mr;
 	fx_grace_ask(c->ctl, &c->grace, dereg_done, c);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Protection domains: a number that MRs and QPs share. */
+/* Protection domains: a number that MRs, memory windows and QPs share. */
 #include <errno.h>
 #include <stdlib.h>
 
@@ -28,7 +28,7 @@ int fx_dealloc_pd(struct fx_client *c)
 	if (!pd)
 		return -EINVAL;
 	if (pd->obj.refs)
-		return fx_refuse(c, -EBUSY, "PD %#x is used by %u MRs and QPs: destroy them first",
+		return fx_refuse(c, -EBUSY, "PD %#x is used by %u MRs, windows and QPs: destroy them first",
 				 pd->obj.handle, pd->obj.refs);
 	c->rep.handle_rep.handle = pd->obj.handle;
 	fx_obj_del(&pd->obj);

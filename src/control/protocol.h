@@ -21,6 +21,8 @@ enum fx_msg_op {
 	FX_MSG_REG_MR,	   /* step 1: reply says which ranges to convert, with a memfd each */
 	FX_MSG_REG_MR_DONE, /* step 2: what was converted; reply has the keys */
 	FX_MSG_DEREG_MR,
+	FX_MSG_ALLOC_MW,
+	FX_MSG_DEALLOC_MW,
 	FX_MSG_CREATE_CHANNEL, /* completion channel: reply has the read end of its pipe */
 	FX_MSG_DESTROY_CHANNEL,
 	FX_MSG_CREATE_CQ,
@@ -123,7 +125,7 @@ struct fx_hello_rep {
 	char core[FX_VERSION_LEN]; /* the core's name */
 };
 
-struct fx_handle_req { /* ALLOC_PD (0), DEALLOC_PD, DEREG_MR (by MR handle), *_CHANNEL, DESTROY_CQ, QUERY_PORT (port number), SHOW */
+struct fx_handle_req { /* ALLOC_PD (0), DEALLOC_PD, DEREG_MR, DEALLOC_MW, *_CHANNEL, DESTROY_CQ, QUERY_PORT (port number), SHOW */
 	struct fx_msg_head head;
 	uint32_t handle;
 	uint32_t rsvd;
@@ -190,6 +192,17 @@ struct fx_reg_mr_done_rep {
 	struct fx_slow_run slow[FX_SLOW_RUNS];
 };
 static_assert(sizeof(struct fx_reg_mr_done_rep) <= FX_MSG_BYTES, "reg_mr_done reply");
+
+struct fx_alloc_mw_req {
+	struct fx_msg_head head;
+	uint32_t pd;
+	uint32_t type; /* enum ibv_mw_type */
+};
+struct fx_alloc_mw_rep {
+	struct fx_msg_head head;
+	uint32_t mw;
+	uint32_t rkey; /* its tag, the low 8 bits, is 0; not bound, it gives access to nothing */
+};
 
 struct fx_create_cq_req {
 	struct fx_msg_head head;

@@ -60,6 +60,7 @@ struct fx_pay_priv {
 	struct rte_mbuf_ext_shared_info shinfo;
 	struct fx_worker *worker;
 	struct fx_wqe *wqe;
+	struct fx_mw *mw;
 	uint8_t parity;
 };
 
@@ -73,6 +74,7 @@ struct fx_stage {
 	struct fx_qp *qp;
 	struct fx_wqe *wqe;
 	uint32_t psn;
+	struct fx_mw *mw;
 	uint8_t *at; /* where the next segment goes */
 	uint16_t nseg, seg_i;
 	uint32_t flying;

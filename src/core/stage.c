@@ -99,11 +99,11 @@ static void let_go(struct fx_worker *w, const struct fx_stage *stage)
 	for (struct fx_pkt *p = s.after; p; p = p->next)
 		w->txq[w->ntx++] = fx_pkt_mbuf(p);
 	if (s.staged) {
-		fx_tp_staged(w->tp, s.qp, s.wqe, s.psn, s.err);
+		fx_tp_staged(w->tp, s.qp, s.wqe, s.mw, s.psn, s.err);
 		return;
 	}
-	for (unsigned i = 0; i < s.nseg && s.wqe; i++)
-		fx_tp_seg_done(w->tp, s.wqe);
+	for (unsigned i = 0; i < s.nseg; i++)
+		fx_tp_seg_done(w->tp, s.wqe, s.mw);
 }
 
 static bool may_go(const struct fx_worker *w, const struct fx_stage *s)
@@ -147,6 +147,7 @@ void fx_stage_start(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txp
 	s->qp = pkt->qp;
 	s->wqe = pkt->wqe;
 	s->psn = pkt->psn;
+	s->mw = pkt->mw;
 	s->nseg = pkt->nseg;
 	s->seg_i = 0;
 	s->flying = 0;

@@ -32,8 +32,8 @@ static void segment_gone(void *addr, void *opaque)
 
 	(void)addr;
 	w->inflight[priv->parity]--;
-	if (priv->wqe)
-		fx_tp_seg_done(w->tp, priv->wqe);
+	if (priv->wqe || priv->mw)
+		fx_tp_seg_done(w->tp, priv->wqe, priv->mw);
 }
 
 static void payload_init(struct rte_mempool *pool, void *worker, void *obj, unsigned i)
@@ -145,12 +145,13 @@ unsigned fx_txbuf_prepare(struct fx_worker *w)
 }
 
 static struct rte_mbuf *attach(struct fx_worker *w, struct rte_mbuf *last, uint8_t *base, uint32_t len,
-			       struct fx_wqe *wqe)
+			       struct fx_wqe *wqe, struct fx_mw *mw)
 {
 	struct rte_mbuf *m = stash_get(&w->stash[FX_PAY]);
 	struct fx_pay_priv *priv = rte_mbuf_to_priv(m);
 
 	priv->wqe = wqe;
+	priv->mw = mw;
 	priv->parity = w->parity;
 	rte_mbuf_ext_refcnt_set(&priv->shinfo, 1);
 	/* by virtual address: a software port needs no other */
@@ -172,9 +173,9 @@ static void chain(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt
 	m->pkt_len = p->hdr_len + (p->nseg ? p->payload + p->pad : 0);
 	m->nb_segs = (uint16_t)(1 + p->nseg + (p->nseg && p->pad));
 	for (unsigned i = 0; i < p->nseg; i++)
-		last = attach(w, last, p->seg[i].base, p->seg[i].len, p->wqe);
+		last = attach(w, last, p->seg[i].base, p->seg[i].len, p->wqe, p->mw);
 	if (p->nseg && p->pad)
-		attach(w, last, pad_bytes, p->pad, NULL);
+		attach(w, last, pad_bytes, p->pad, NULL, NULL);
 	w->n.header_only += p->nseg != 0;
 }
 

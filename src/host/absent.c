@@ -92,30 +92,7 @@ static int absent_post_srq_recv(struct ibv_srq *srq, struct ibv_recv_wr *wr, str
 	return fx_fail(EOPNOTSUPP);
 }
 
-static struct ibv_mw *absent_alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type)
-{
-	unused(0, pd, type);
-	return fx_null(EOPNOTSUPP);
-}
-
-static int absent_bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
-{
-	unused(0, qp, mw, bind);
-	return fx_fail(EOPNOTSUPP);
-}
-
-static int absent_dealloc_mw(struct ibv_mw *mw)
-{
-	(void)mw;
-	return fx_fail(EOPNOTSUPP);
-}
-
 void fx_absent_ops(struct fx_context *ctx)
 {
-	struct ibv_context_ops *ops = &ctx->verbs.context.ops;
-
-	ops->post_srq_recv = absent_post_srq_recv;
-	ops->alloc_mw = absent_alloc_mw;
-	ops->bind_mw = absent_bind_mw;
-	ops->dealloc_mw = absent_dealloc_mw;
+	ctx->verbs.context.ops.post_srq_recv = absent_post_srq_recv;
 }

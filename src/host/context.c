@@ -198,6 +198,9 @@ static void set_ops(struct fx_context *ctx)
 	c->ops.req_notify_cq = flexins_req_notify_cq;
 	c->ops.post_send = flexins_post_send;
 	c->ops.post_recv = flexins_post_recv;
+	c->ops.alloc_mw = flexins_alloc_mw;
+	c->ops.bind_mw = flexins_bind_mw;
+	c->ops.dealloc_mw = flexins_dealloc_mw;
 	c->ops._compat_query_device = flexins_query_device;
 	fx_absent_ops(ctx);
 	c->cmd_fd = -1;

@@ -18,6 +18,7 @@
  *	fork.c		converted memory in a forked child
  *	hold.c		... copied at one moment
  *	memory.c	madvise and mremap on converted memory
+ *	mw.c		memory windows
  *	queue.h		shadow queues and the QPs of a CQ
  *	cq.c		completion queues and polling
  *	qp.c		life and states of a QP
@@ -30,7 +31,7 @@
  *
  * Inside, functions return 0 or a negative errno; the flexins_* functions return what the verbs manual says.
  * Locks are taken in this order: list of contexts, the making of pools (pool.c), regions (mr.c), context, CQs by
- * address, send queue, receive queue, pipe, arena, slow regions, a pool.
+ * address, window, send queue, receive queue, pipe, arena, slow regions, a pool.
  */
 #ifndef FX_HOST_HOST_H
 #define FX_HOST_HOST_H
@@ -184,6 +185,11 @@ struct fx_vmr {
 	uint32_t writers; /* copies under way, atomic */
 	struct fx_vmr *next; /* of its bucket */
 };
+struct fx_vmw {
+	struct ibv_mw mw;
+	uint32_t window; /* its key with some tag: the application may write into mw */
+	uint32_t lock;	 /* of mw.rkey, type 1 */
+};
 struct fx_cq_ring {
 	struct fx_cq_rx rx;
 	uint64_t off;
@@ -238,6 +244,10 @@ static inline struct fx_context *fx_context_of(struct ibv_context *c)
 static inline struct fx_vpd *fx_pd_of(struct ibv_pd *pd)
 {
 	return fx_container(pd, struct fx_vpd, pd);
+}
+static inline struct fx_vmw *fx_mw_of(struct ibv_mw *mw)
+{
+	return fx_container(mw, struct fx_vmw, mw);
 }
 static inline struct fx_vcq *fx_cq_of(struct ibv_cq *cq)
 {

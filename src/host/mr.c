@@ -15,7 +15,7 @@
 #include "host/wishes.h"
 
 enum {
-	FX_ACCESS_OURS = IBV_ACCESS_ZERO_BASED | IBV_ACCESS_HUGETLB, /* an iova, and a hint: not for the core */
+	FX_ACCESS_OURS = IBV_ACCESS_ZERO_BASED | IBV_ACCESS_HUGETLB, /* the core need not know: an iova; a hint */
 	FX_ACCESS_KNOWN = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
 			  IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND | FX_ACCESS_OURS,
 };
@@ -171,7 +171,8 @@ static int check_region(uintptr_t addr, size_t length, uint64_t iova, unsigned i
 struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access)
 {
 	struct fx_reg_mr_req req = {.head = {.op = FX_MSG_REG_MR}, .pd = pd->handle,
-				    .access = access & ~(unsigned)FX_ACCESS_OURS, .addr = (uintptr_t)addr, .length = length};
+				    .access = access & ~(unsigned)FX_ACCESS_OURS,
+				    .addr = (uintptr_t)addr, .length = length};
 	struct fx_reg_mr_done_rep keys;
 	struct fx_vmr *mr;
 	int err;

@@ -134,6 +134,34 @@ static_assert(sizeof(struct fx_arm_slot) == FX_SLOT_SIZE, "arm slot");
 static_assert(offsetof(struct fx_arm_slot, nslots) == offsetof(struct fx_sq_slot, nslots), "arm slot");
 static_assert(offsetof(struct fx_arm_slot, ci) == 12, "arm slot");
 
+/* Binding a memory window, or type 1 only: unbinding it, with length 0. The common fields lie where a send has them. */
+struct fx_bind_slot {
+	uint8_t opcode; /* FX_WR_BIND_MW */
+	uint8_t flags;	/* enum fx_wr_flags */
+	uint8_t nslots; /* 1 */
+	uint8_t rsvd;
+	uint32_t qpn_gen;
+	uint32_t index;
+	uint32_t window; /* a key of the window, whatever its tag */
+	uint64_t addr;	 /* of the first byte, as the region's keys address it */
+	uint32_t rkey;	 /* from now on: as `window`, but for the tag */
+	uint32_t rsvd2;
+	uint64_t length;
+	uint32_t lkey;	 /* of the region */
+	uint32_t access; /* enum ibv_access_flags */
+	uint8_t pad[15];
+	uint8_t phase;
+};
+static_assert(sizeof(struct fx_bind_slot) == FX_SLOT_SIZE, "bind slot");
+static_assert(offsetof(struct fx_bind_slot, qpn_gen) == offsetof(struct fx_sq_slot, qpn_gen), "bind slot");
+static_assert(offsetof(struct fx_bind_slot, index) == offsetof(struct fx_sq_slot, index), "bind slot");
+static_assert(offsetof(struct fx_bind_slot, window) == offsetof(struct fx_sq_slot, imm), "bind slot");
+static_assert(offsetof(struct fx_bind_slot, addr) == offsetof(struct fx_sq_slot, rdma.remote_addr), "bind slot");
+static_assert(offsetof(struct fx_bind_slot, rkey) == offsetof(struct fx_sq_slot, rdma.rkey), "bind slot");
+static_assert(offsetof(struct fx_bind_slot, length) == 32, "bind slot");
+static_assert(offsetof(struct fx_bind_slot, access) == 44, "bind slot");
+static_assert(offsetof(struct fx_bind_slot, phase) == 63, "bind slot");
+
 struct fx_ext_slot {
 	uint8_t data[FX_EXT_DATA];
 	uint8_t phase;

@@ -80,11 +80,24 @@ void fx_answer_atomic_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_
 	tp->n.rx_atomic_forgotten++;
 }
 
-bool fx_answer_room(const struct fx_qp *qp, const struct fx_pkt *p)
+/* READs before it are answered from what is to be revoked, and their packets have left; this is looked at each turn. */
+static bool may_revoke(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
+{
+	if (!qp->njobs && !fx_mw_revocation_waits(tp, qp, p->imm))
+		return true;
+	fx_touch(tp, qp);
+	return false;
+}
+
+bool fx_answer_room(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
 {
 	bool owes = p->act == FX_PLACE_READ || p->act == FX_PLACE_ATOMIC;
 
-	return !owes || qp->njobs < FX_JOBS || qp->state == FX_QPS_ERR;
+	if (qp->state == FX_QPS_ERR)
+		return true;
+	if (fx_revokes(p))
+		return may_revoke(tp, qp, p);
+	return !owes || qp->njobs < FX_JOBS;
 }
 
 /* ---- packets ---- */
@@ -100,6 +113,7 @@ static void begin(struct fx_qp *qp, struct fx_txpkt *o)
 	o->stage = false;
 	o->payload = 0;
 	o->wqe = NULL;
+	o->mw = NULL;
 	o->qp = qp;
 }
 
@@ -127,11 +141,10 @@ static bool cut_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_job *j, s
 	bool last = len == j->left, aeth = last || !j->begun;
 	uint8_t op = j->begun ? (last ? FX_OP_READ_RESP_LAST : FX_OP_READ_RESP_MIDDLE)
 			      : (last ? FX_OP_READ_RESP_ONLY : FX_OP_READ_RESP_FIRST);
-	struct fx_mr *mr = len ? fx_remote_mr(tp, qp, j->rkey, j->va, j->left, FX_ACC_REMOTE_READ) : NULL;
+	struct fx_spot at = {0};
 	uint8_t *p = o->hdr;
-	uint64_t va = j->va;
 
-	if (len && !mr)
+	if (len && !fx_remote_at(tp, qp, j->rkey, j->va, j->left, FX_ACC_REMOTE_READ, &at))
 		return false;
 	begin(qp, o);
 	p += fx_tmpl_emit(&qp->tmpl, p,
@@ -148,21 +161,24 @@ static bool cut_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_job *j, s
 	o->payload = len;
 	while (left) {
 		uint32_t run = left;
-		uint8_t *base = fx_mr_at(mr, va, &run);
+		uint8_t *base = fx_mr_at(at.mr, at.va, &run);
 
 		o->seg[o->nseg].base = base;
 		o->seg[o->nseg].len = run;
-		o->seg[o->nseg].mr = mr;
-		o->seg[o->nseg].va = va;
+		o->seg[o->nseg].mr = at.mr;
+		o->seg[o->nseg].va = at.va;
 		o->stage |= !base;
 		if (++o->nseg == FX_TX_SEGS && run < left)
 			return false;
-		va += run;
+		at.va += run;
 		left -= run;
 	}
 	o->stage |= o->nseg > FX_PKT_SEGS;
 	o->psn = j->psn;
 	fx_cut_one(qp, o);
+	o->mw = at.mw;
+	if (at.mw)
+		at.mw->held += o->stage ? 1 : o->nseg; /* as fx_tp_staged() or fx_tp_seg_done() will tell */
 	tp->n.staged_packets += o->stage;
 	tp->n.tx_packets++;
 	tp->n.tx_bytes += len;

@@ -35,6 +35,18 @@ static void progressed(struct fx_tp *tp, struct fx_qp *qp)
 	fx_run(tp, qp);
 }
 
+/* The WQE at `ack` is acknowledged, and those behind it that needed no acknowledge and have happened already. */
+static void ack_next(struct fx_qp *qp)
+{
+	struct fx_wqe *w;
+
+	do {
+		fx_cursor_next(&qp->ack);
+		w = qp->ack.index != qp->post_index ? fx_wqe_at(&qp->ack) : NULL;
+	} while (w && fx_wqe_local(w) && w->placed);
+	qp->resp_sge = qp->resp_sge_off = 0;
+}
+
 /*
  * All requests before `to` have arrived. Stops at one that fetches and whose data has not: returns false, for it is
  * lost.
@@ -58,8 +70,7 @@ static bool acknowledge(struct fx_tp *tp, struct fx_qp *qp, uint32_t to)
 			break;
 		}
 		qp->una_psn = end;
-		fx_cursor_next(&qp->ack);
-		qp->resp_sge = qp->resp_sge_off = 0;
+		ack_next(qp);
 	}
 	if (qp->una_psn != from)
 		progressed(tp, qp);
@@ -254,10 +265,8 @@ static bool rx_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, ui
 	p->sge_off = qp->resp_sge_off;
 	fx_sges_skip(w->sge, w->nsge, &qp->resp_sge, &qp->resp_sge_off, p->len);
 	qp->una_psn = fx_psn_add(p->psn, 1);
-	if (off + want == w->length) {
-		fx_cursor_next(&qp->ack);
-		qp->resp_sge = qp->resp_sge_off = 0;
-	}
+	if (off + want == w->length)
+		ack_next(qp);
 	tp->n.rx_bytes += p->len;
 	progressed(tp, qp);
 	fx_place_push(tp, &qp->resp, qp, p);
@@ -308,13 +317,24 @@ static const uint8_t wc_opcodes[FX_WR_OPS] = {
 	[FX_WR_BIND_MW] = FX_WC_BIND_MW,
 };
 
+/* It has happened, and nothing that knows the window from before is under way. Else it is looked at again and again. */
+static bool local_over(struct fx_tp *tp, struct fx_qp *qp, const struct fx_wqe *w)
+{
+	if (w->status || !fx_mw_held(tp, w->imm))
+		return true;
+	fx_touch(tp, qp);
+	return false;
+}
+
 /* Is the oldest WQE over? Sets *status if so. */
-static bool over(const struct fx_qp *qp, const struct fx_wqe *w, uint8_t *status)
+static bool over(struct fx_tp *tp, struct fx_qp *qp, const struct fx_wqe *w, uint8_t *status)
 {
 	if ((int32_t)(qp->ack.index - qp->una.index) > 0) {
 		*status = w->status;
 		if (fx_wqe_fetches(w) && !w->status && w->placed < w->length)
 			return false;
+		if (fx_wqe_local(w))
+			return local_over(tp, qp, w);
 		return !(w->refs && (w->again || w->status));
 	}
 	*status = FX_WC_WR_FLUSH_ERR;
@@ -337,7 +357,7 @@ static void retire(struct fx_tp *tp, struct fx_qp *qp)
 		struct fx_wqe *w = fx_wqe_at(&qp->una);
 		enum fx_cause cause = own_cause(w);
 
-		if (!over(qp, w, &status))
+		if (!over(tp, qp, w, &status))
 			return;
 		if (status || (w->flags & FX_WRF_SIGNALED)) {
 			struct fx_cqe cqe = {.index = w->index,
@@ -357,6 +377,8 @@ static void retire(struct fx_tp *tp, struct fx_qp *qp)
 void fx_completer_retire(struct fx_tp *tp, struct fx_qp *qp)
 {
 	retire(tp, qp);
+	if (qp->una.index == qp->cur.index && qp->cur.index != qp->post_index)
+		fx_run(tp, qp); /* an invalidation may have waited for this */
 	if (qp->draining)
 		look_drained(tp, qp);
 }

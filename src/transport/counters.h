@@ -37,6 +37,7 @@
 	X(rx_backlog, "packets dropped because too many wait for their placement")                 \
 	X(rx_remote_access, "requests refused: key, bounds or rights")                              \
 	X(rx_invalid_request, "requests refused: not valid here")                                   \
+	X(rx_invalidates, "memory windows that peers invalidated")                                  \
 	X(rx_cnp, "congestion notifications taken")                                                 \
 	X(cqe, "completions delivered")                                                             \
 	X(cqe_errors, "of these with an error status")                                              \
@@ -45,6 +46,9 @@
 	X(wqe_stale, "work requests for an earlier life of their QP, dropped")                      \
 	X(wqe_bad, "work requests that contradict themselves or their QP")                          \
 	X(wqe_overrun, "work requests beyond the queue's size: their QP went to error")             \
+	X(mw_binds, "memory windows bound and unbound")                                             \
+	X(mw_invalidates, "memory windows that their own side invalidated")                         \
+	X(mw_errors, "of both, those that were refused")                                            \
 	X(rwqe_bad, "receive entries that contradict themselves")                                   \
 	X(dma_errors, "copies that failed because the memory was gone")                             \
 	X(staged_packets, "packets gathered into one buffer before sending")                        \

@@ -72,23 +72,28 @@ static const uint8_t *payload_at(const struct fx_pkt *p, uint32_t *len)
 	return NULL;
 }
 
-/* The next landing of the packet: its region and address, *len cut to what is contiguous; NULL if it is gone. */
-static struct fx_mr *landing_at(struct fx_tp *tp, const struct fx_pkt *p, uint64_t *va, uint32_t *len)
+/*
+ * The next landing of the packet: its region and address, *len cut to what is contiguous; NULL if it is gone. The key
+ * is looked up again: region or window may have gone since the packet was let in (contract 16).
+ */
+static struct fx_mr *landing_at(struct fx_tp *tp, struct fx_pkt *p, uint64_t *va, uint32_t *len)
 {
-	uint32_t key = p->rkey;
+	const struct fx_sge *s = p->sge ? &p->sge[p->sge_i] : NULL;
+	struct fx_spot at;
 	struct fx_mr *mr;
 
-	*va = p->va;
-	if (p->sge) {
-		const struct fx_sge *s = &p->sge[p->sge_i];
-
-		*va = s->addr + p->sge_off;
-		key = s->lkey;
-		if (*len > s->length - p->sge_off)
-			*len = s->length - p->sge_off;
+	if (!s) {
+		if (!fx_remote_at(tp, p->qp, p->rkey, p->va, *len,
+				  p->act == FX_PLACE_ATOMIC ? FX_ACC_REMOTE_ATOMIC : FX_ACC_REMOTE_WRITE, &at))
+			return NULL;
+		*va = at.va;
+		p->mw = at.mw;
+		return at.mr;
 	}
-	/* the key again, not a pointer from before: the region may be gone since (contract 16) */
-	mr = fx_mr_get(tp->cfg.mrs, key);
+	*va = s->addr + p->sge_off;
+	if (*len > s->length - p->sge_off)
+		*len = s->length - p->sge_off;
+	mr = fx_mr_get(tp->cfg.mrs, s->lkey);
 	return mr && fx_mr_covers(mr, *va, *len) ? mr : NULL;
 }
 
@@ -157,10 +162,11 @@ static bool enqueue(struct fx_tp *tp, struct fx_fifo *f, const struct fx_dma *d)
 		return false;
 	if (!(d->win ? queue_fast : queue_slow)(tp, p->qp, d))
 		return false;
-	if (!p->ndma++ && !p->flew) {
-		p->flew = true;
+	/* what is looked up now counts for this period; while copies of an older one fly, none can begin after this */
+	if (!p->ndma++)
 		p->parity = (uint8_t)tp->parity;
-	}
+	if (p->mw)
+		p->mw->held++;
 	tp->flying++;
 	tp->flying_by[p->parity]++;
 	f->flying++;
@@ -173,6 +179,7 @@ static bool lost(struct fx_tp *tp, struct fx_pkt *p)
 {
 	tp->n.dma_errors++;
 	p->failed = true;
+	p->syndrome = p->sge ? FX_NAK_REMOTE_OP : FX_NAK_REMOTE_ACCESS;
 	p->left = 0;
 	return true;
 }
@@ -231,7 +238,7 @@ static bool submit_one(struct fx_tp *tp, struct fx_fifo *f, struct fx_pkt *p)
 
 static void fifo_submit(struct fx_tp *tp, struct fx_fifo *f)
 {
-	while (f->next) {
+	while (f->next && !f->barrier) {
 		struct fx_pkt *p = f->next;
 
 		while (p->left)
@@ -239,6 +246,8 @@ static void fifo_submit(struct fx_tp *tp, struct fx_fifo *f)
 				return;
 		p->submitted = true;
 		f->next = p->next;
+		if (fx_revokes(p))
+			f->barrier = p; /* what comes behind it is to find the key gone */
 	}
 }
 
@@ -247,7 +256,8 @@ void fx_place_push(struct fx_tp *tp, struct fx_fifo *f, struct fx_qp *qp, struct
 	p->next = NULL;
 	p->qp = qp;
 	p->ndma = 0;
-	p->submitted = p->flew = p->failed = p->dropped = false;
+	p->mw = NULL;
+	p->submitted = p->failed = p->dropped = false;
 	if (f->tail)
 		f->tail->next = p;
 	else
@@ -274,7 +284,7 @@ void fx_place_drop(struct fx_qp *qp, struct fx_fifo *f)
 		p->left = 0;
 		p->submitted = true;
 	}
-	f->next = NULL;
+	f->next = f->barrier = NULL;
 }
 
 static struct fx_fifo *fifo_of(struct fx_pkt *p)
@@ -288,8 +298,10 @@ static void fifo_retire(struct fx_tp *tp, struct fx_qp *qp, struct fx_fifo *f)
 
 	/* each that goes may let the next be submitted: an atomic waits for the head */
 	while (fifo_submit(tp, f), (p = f->head) && p->submitted && !p->ndma) {
-		if (!p->dropped && f == &qp->reqs && !fx_answer_room(qp, p))
+		if (!p->dropped && f == &qp->reqs && !fx_answer_room(tp, qp, p))
 			return;
+		if (f->barrier == p)
+			f->barrier = NULL;
 		f->head = p->next;
 		if (!f->head)
 			f->tail = NULL;
@@ -338,9 +350,12 @@ static unsigned collect(struct fx_tp *tp, struct fx_dma_engine *e)
 		if (done[i].err) {
 			tp->n.dma_errors++;
 			p->failed = true;
+			p->syndrome = FX_NAK_REMOTE_OP;
 		}
 		if (e == tp->cfg.slow)
 			p->qp->share->slow--;
+		if (p->mw)
+			p->mw->held--;
 		p->ndma--;
 		tp->flying--;
 		tp->flying_by[p->parity]--;

@@ -9,6 +9,7 @@
  *	completer.c	ACK, NAK, READ responses -> progress; retires WQEs into CQEs
  *	responder.c	request packets -> placements
  *	answer.c	READ responses, results of atomics, acknowledges and NAKs, in order
+ *	mw.c		memory windows: bound, invalidated, found by a peer's key
  *	place.c		placements in PSN order over asynchronous DMA engines
  *	state.c		the state table of modify_qp
  *	qp.c		life of a QP, errors and flushes
@@ -61,6 +62,7 @@ enum {
 	FX_BACKLOG = 512,	/* packets of a QP that may wait for placement */
 	FX_RESP_ROOM = 256,	/* of which READ responses, before the next READ is asked for */
 	FX_STAGED = 16,		/* packets of a QP in gathering: they hide how long each takes */
+	FX_TX_DRY = 64,		/* turns without a packet, before the owner is asked again */
 	FX_ACK_EVERY = 32,	/* packets between acknowledge requests inside a message */
 	FX_MAX_MSG_LOG2 = 31,
 };
@@ -105,9 +107,15 @@ struct fx_wqe {
 	uint32_t imm;
 	uint32_t rkey;
 	uint64_t raddr;
-	uint32_t placed; /* READ, atomic: bytes in memory */
+	uint32_t placed; /* READ, atomic: bytes in memory; of what sends nothing: it has happened */
 	uint32_t syndrome;
-	struct fx_sge sge[1]; /* or inline bytes */
+	union {
+		struct fx_sge sge[1]; /* or inline bytes */
+		struct {	      /* BIND_MW: as in its slot; imm is the window, raddr and rkey are the rest */
+			uint64_t length;
+			uint32_t lkey, access;
+		} bind;
+	};
 };
 /* An atomic's operands, compare-or-add and swap, follow its one SGE. */
 static_assert(sizeof(struct fx_wqe) == FX_LINE, "wqe");
@@ -134,6 +142,7 @@ struct fx_cursor {
 struct fx_fifo {
 	struct fx_pkt *head, *tail;
 	struct fx_pkt *next;	   /* first whose copies are not all submitted */
+	struct fx_pkt *barrier;	   /* nothing behind it is submitted before it has taken effect */
 	uint32_t n;
 	uint32_t flying;	   /* copies under way */
 	struct fx_dma_engine *eng; /* that has them */
@@ -297,6 +306,11 @@ static inline bool fx_wqe_fetches(const struct fx_wqe *w)
 {
 	return w->op == FX_WR_READ || w->op == FX_WR_CMP_SWAP || w->op == FX_WR_FETCH_ADD;
 }
+/* Operations that are done here, and send nothing. */
+static inline bool fx_wqe_local(const struct fx_wqe *w)
+{
+	return w->op == FX_WR_LOCAL_INV || w->op == FX_WR_BIND_MW;
+}
 static inline uint32_t fx_packets(const struct fx_qp *qp, uint32_t length)
 {
 	return length ? (uint32_t)(((uint64_t)length + qp->mtu - 1) >> qp->mtu_shift) : 1;
@@ -338,17 +352,44 @@ void fx_completer_settle(struct fx_tp *tp, struct fx_qp *qp); /* a local error w
 void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp); /* receives, in ERR */
-/* The region that the peer names, if it and the QP give these rights on these bytes; else NULL. */
-struct fx_mr *fx_remote_mr(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len, uint32_t access);
+/* Where an address of the peer's leads: an address of a region, through a window or not (NULL). */
+struct fx_spot {
+	struct fx_mr *mr;
+	uint64_t va;
+	struct fx_mw *mw;
+};
+/* Do the region or window that the peer names, and the QP, give these rights on these bytes? Where are they? */
+bool fx_remote_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len, uint32_t access,
+		  struct fx_spot *at);
+/* A SEND that takes a key of ours from its sender, when it is placed. */
+static inline bool fx_revokes(const struct fx_pkt *p)
+{
+	return p->act == FX_PLACE_RECV && p->wc_flags & FX_WCF_INV;
+}
 
 /* ---- answer.c ---- */
-bool fx_answer_room(const struct fx_qp *qp, const struct fx_pkt *p); /* may the placed request take effect? */
+/* May the placed request take effect? */
+bool fx_answer_room(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_read(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_read_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_atomic(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_atomic_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_lost(struct fx_tp *tp, struct fx_qp *qp, uint32_t psn); /* a READ response that was being staged */
 unsigned fx_answer_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max);
+
+/* ---- mw.c ---- */
+/* fx_remote_at() of a key that is no region's. */
+bool fx_mw_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len, uint32_t access,
+	      struct fx_spot *at);
+/* Work requests; return a wc status. */
+uint8_t fx_mw_bind(struct fx_tp *tp, struct fx_qp *qp, const struct fx_wqe *w);
+uint8_t fx_mw_local_inv(struct fx_tp *tp, struct fx_qp *qp, const struct fx_wqe *w);
+/* Takes a type 2 window from the QP's peer. False: this key gives it none. */
+bool fx_mw_revoke(struct fx_tp *tp, struct fx_qp *qp, uint32_t key);
+/* It would, but something that was let through before is still under way. */
+bool fx_mw_revocation_waits(const struct fx_tp *tp, const struct fx_qp *qp, uint32_t key);
+/* Is anything under way that was let through this window, before whatever changed it? */
+bool fx_mw_held(const struct fx_tp *tp, uint32_t key);
 
 /* ---- place.c ---- */
 void fx_place_push(struct fx_tp *tp, struct fx_fifo *f, struct fx_qp *qp, struct fx_pkt *p);

@@ -9,17 +9,21 @@
  */
 #include "transport/qp.h"
 
+enum tail { NONE, IMM, INV };
+
 /* Base opcode of each work request, as its FIRST, MIDDLE, LAST and ONLY packets carry it. */
 static const struct {
 	uint8_t first, middle, last, only;
-	bool reth, imm;
+	bool reth;
+	uint8_t tail; /* enum tail: what its last packet carries before the payload */
 } cuts[FX_WR_OPS] = {
-	[FX_WR_SEND] = {FX_OP_SEND_FIRST, FX_OP_SEND_MIDDLE, FX_OP_SEND_LAST, FX_OP_SEND_ONLY, false, false},
-	[FX_WR_SEND_IMM] = {FX_OP_SEND_FIRST, FX_OP_SEND_MIDDLE, FX_OP_SEND_LAST_IMM, FX_OP_SEND_ONLY_IMM, false, true},
-	[FX_WR_WRITE] = {FX_OP_WRITE_FIRST, FX_OP_WRITE_MIDDLE, FX_OP_WRITE_LAST, FX_OP_WRITE_ONLY, true, false},
+	[FX_WR_SEND] = {FX_OP_SEND_FIRST, FX_OP_SEND_MIDDLE, FX_OP_SEND_LAST, FX_OP_SEND_ONLY, false, NONE},
+	[FX_WR_SEND_IMM] = {FX_OP_SEND_FIRST, FX_OP_SEND_MIDDLE, FX_OP_SEND_LAST_IMM, FX_OP_SEND_ONLY_IMM, false, IMM},
+	[FX_WR_SEND_INV] = {FX_OP_SEND_FIRST, FX_OP_SEND_MIDDLE, FX_OP_SEND_LAST_INV, FX_OP_SEND_ONLY_INV, false, INV},
+	[FX_WR_WRITE] = {FX_OP_WRITE_FIRST, FX_OP_WRITE_MIDDLE, FX_OP_WRITE_LAST, FX_OP_WRITE_ONLY, true, NONE},
 	[FX_WR_WRITE_IMM] = {FX_OP_WRITE_FIRST, FX_OP_WRITE_MIDDLE, FX_OP_WRITE_LAST_IMM, FX_OP_WRITE_ONLY_IMM, true,
-			     true},
-	[FX_WR_READ] = {FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, true, false},
+			     IMM},
+	[FX_WR_READ] = {FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, true, NONE},
 	[FX_WR_CMP_SWAP] = {.only = FX_OP_COMPARE_SWAP},
 	[FX_WR_FETCH_ADD] = {.only = FX_OP_FETCH_ADD},
 };
@@ -68,6 +72,12 @@ bool fx_requester_ready(struct fx_qp *qp)
 	w = fx_wqe_at(&qp->cur);
 	/* a queue that drains finishes what it began, also again, and begins nothing (10.3.1.5) */
 	if (stops && w->psn == FX_PSN_NONE)
+		return false;
+	/*
+	 * An invalidation waits until everything before it is over, asked or not (10.6.5.1): it might be of the memory
+	 * that is being sent.
+	 */
+	if (w->op == FX_WR_LOCAL_INV && qp->una.index != qp->cur.index)
 		return false;
 	/* a fence waits until the READs and atomics before it are in memory (10.8.3.3): it may send what they fetched */
 	if ((w->flags & FX_WRF_FENCE) && qp->cut_off == 0) {
@@ -281,6 +291,16 @@ static bool wants_ack(struct fx_qp *qp, bool last)
 	return false;
 }
 
+/* An immediate is the application's bytes; a key is a number. */
+static uint32_t put_tail(uint8_t *p, uint8_t tail, uint32_t imm)
+{
+	if (tail == INV)
+		fx_put32(p, imm);
+	else
+		memcpy(p, &imm, FX_IMM_LEN);
+	return FX_IMM_LEN;
+}
+
 static uint8_t cut_data(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out)
 {
 	uint32_t left = w->length - qp->cut_off, len = left < qp->mtu ? left : qp->mtu, pad = -len & 3, ext = 0;
@@ -288,16 +308,14 @@ static uint8_t cut_data(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, st
 	uint8_t op = first ? (last ? cuts[w->op].only : cuts[w->op].first) : (last ? cuts[w->op].last : cuts[w->op].middle);
 	uint8_t *p = out->hdr, status;
 
-	ext = (first && cuts[w->op].reth ? FX_RETH_LEN : 0) + (last && cuts[w->op].imm ? FX_IMM_LEN : 0);
+	ext = (first && cuts[w->op].reth ? FX_RETH_LEN : 0) + (last && cuts[w->op].tail ? FX_IMM_LEN : 0);
 	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + ext + len + pad + (tp->cfg.icrc ? FX_ICRC_LEN : 0), qp->ip_id++);
 	fx_put_bth(p, op, last && (w->flags & FX_WRF_SOLICITED), pad, qp->dest_qpn, wants_ack(qp, last), qp->next_psn);
 	p += FX_BTH_LEN;
 	if (first && cuts[w->op].reth)
 		p += put_reth(p, w->raddr, w->rkey, w->length);
-	if (last && cuts[w->op].imm) {
-		memcpy(p, &w->imm, FX_IMM_LEN);
-		p += FX_IMM_LEN;
-	}
+	if (last && cuts[w->op].tail)
+		p += put_tail(p, cuts[w->op].tail, w->imm);
 	out->hdr_len = (uint16_t)(p - out->hdr);
 	status = attach_payload(tp, qp, w, out, len, pad);
 	if (status)
@@ -306,24 +324,50 @@ static uint8_t cut_data(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, st
 	return FX_WC_SUCCESS;
 }
 
+static uint8_t (*const doers[FX_WR_OPS])(struct fx_tp *, struct fx_qp *, const struct fx_wqe *) = {
+	[FX_WR_LOCAL_INV] = fx_mw_local_inv,
+	[FX_WR_BIND_MW] = fx_mw_bind,
+};
+
+/* No packet and no PSN: it is done when its turn comes, once, and passed over when the queue goes back. */
+static uint8_t cut_nothing(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out)
+{
+	uint8_t status = w->placed ? FX_WC_SUCCESS : doers[w->op](tp, qp, w);
+
+	(void)out;
+	if (status)
+		return status;
+	w->placed = 1;
+	/* nobody acknowledges it */
+	if (qp->ack.index == qp->cur.index)
+		fx_cursor_next(&qp->ack);
+	fx_cursor_next(&qp->cur);
+	fx_completer_retire(tp, qp);
+	return FX_WC_SUCCESS;
+}
+
 static uint8_t (*const cutters[FX_WR_OPS])(struct fx_tp *, struct fx_qp *, struct fx_wqe *, struct fx_txpkt *) = {
 	[FX_WR_SEND] = cut_data,	 [FX_WR_SEND_IMM] = cut_data,	[FX_WR_WRITE] = cut_data,
 	[FX_WR_WRITE_IMM] = cut_data,	 [FX_WR_READ] = cut_read,	[FX_WR_CMP_SWAP] = cut_atomic,
-	[FX_WR_FETCH_ADD] = cut_atomic,
+	[FX_WR_FETCH_ADD] = cut_atomic,	 [FX_WR_SEND_INV] = cut_data,	[FX_WR_LOCAL_INV] = cut_nothing,
+	[FX_WR_BIND_MW] = cut_nothing,
 };
 
 unsigned fx_requester_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)
 {
 	unsigned n = 0;
 
-	while (n < max && fx_requester_ready(qp)) {
+	/* what sends nothing takes its share of the turn too */
+	for (unsigned turn = 0; turn < max && fx_requester_ready(qp); turn++) {
 		struct fx_wqe *w = fx_wqe_at(&qp->cur);
+		bool sends = !fx_wqe_local(w);
 		struct fx_txpkt *o = &out[n];
 		uint8_t status = w->status;
 
 		o->nseg = o->pad = 0;
 		o->stage = false;
 		o->payload = 0;
+		o->mw = NULL;
 		if (!qp->cut_off)
 			w->psn = qp->next_psn;
 		if (!status)
@@ -334,7 +378,7 @@ unsigned fx_requester_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *o
 			fx_completer_settle(tp, qp);
 			break;
 		}
-		n++;
+		n += sends;
 	}
 	return n;
 }

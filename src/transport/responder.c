@@ -70,20 +70,30 @@ static void end_receive(struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
 	p->index = qp->rwqe_index;
 	p->byte_len = qp->msg_off + p->len;
 	p->wc_opcode = flags & FX_OPF_WRITE ? FX_WC_RECV_RDMA_WITH_IMM : FX_WC_RECV;
-	p->wc_flags = (uint8_t)((flags & FX_OPF_IMM ? FX_WCF_IMM : 0) | (p->bth.se ? FX_WCF_SOLICITED : 0));
-	p->imm = p->bth.imm;
+	p->wc_flags = (uint8_t)((flags & FX_OPF_IMM ? FX_WCF_IMM : 0) | (flags & FX_OPF_INV ? FX_WCF_INV : 0) |
+				(p->bth.se ? FX_WCF_SOLICITED : 0));
+	p->imm = flags & FX_OPF_INV ? p->bth.inv_rkey : p->bth.imm;
 	qp->have_rwqe = false;
 }
 
 /* ---- requests in sequence ---- */
 
-struct fx_mr *fx_remote_mr(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len, uint32_t access)
+bool fx_remote_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len, uint32_t access,
+		  struct fx_spot *at)
 {
 	struct fx_mr *mr = fx_mr_get(tp->cfg.mrs, rkey);
 
-	if (!mr || mr->pd != qp->pd || !(mr->access & qp->access & access) || !fx_mr_covers(mr, va, len))
-		return NULL;
-	return mr;
+	if (!mr)
+		return fx_mw_at(tp, qp, rkey, va, len, access, at);
+	*at = (struct fx_spot){.mr = mr, .va = va};
+	return mr->pd == qp->pd && mr->access & qp->access & access && fx_mr_covers(mr, va, len);
+}
+
+static bool remote_ok(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len, uint32_t access)
+{
+	struct fx_spot at;
+
+	return fx_remote_at(tp, qp, rkey, va, len, access, &at);
 }
 
 /* Moves the expected PSN on and queues the packet. */
@@ -150,7 +160,7 @@ static void rx_write(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint3
 	}
 	/* the whole range at first, then again with each packet: keys may end in between; length 0 needs no key */
 	if (qp->write.length &&
-	    !fx_remote_mr(tp, qp, qp->write.rkey, qp->write.va, qp->write.length, FX_ACC_REMOTE_WRITE)) {
+	    !remote_ok(tp, qp, qp->write.rkey, qp->write.va, qp->write.length, FX_ACC_REMOTE_WRITE)) {
 		refuse(tp, qp, p, FX_NAK_REMOTE_ACCESS);
 		return;
 	}
@@ -180,7 +190,7 @@ static void rx_read(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32
 		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
 		return;
 	}
-	if (len && !fx_remote_mr(tp, qp, p->bth.reth.rkey, p->bth.reth.va, len, FX_ACC_REMOTE_READ)) {
+	if (len && !remote_ok(tp, qp, p->bth.reth.rkey, p->bth.reth.va, len, FX_ACC_REMOTE_READ)) {
 		refuse(tp, qp, p, FX_NAK_REMOTE_ACCESS);
 		return;
 	}
@@ -196,7 +206,7 @@ static void rx_atomic(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint
 		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
 		return;
 	}
-	if (!fx_remote_mr(tp, qp, p->bth.atomic.rkey, p->bth.atomic.va, FX_ATOMIC_LEN, FX_ACC_REMOTE_ATOMIC)) {
+	if (!remote_ok(tp, qp, p->bth.atomic.rkey, p->bth.atomic.va, FX_ATOMIC_LEN, FX_ACC_REMOTE_ATOMIC)) {
 		refuse(tp, qp, p, FX_NAK_REMOTE_ACCESS);
 		return;
 	}
@@ -269,7 +279,7 @@ void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 			refuse(tp, qp, p, FX_NAK_PSN);
 	} else if (!order_fits(qp, flags) || !length_fits(qp, p, flags)) {
 		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
-	} else if (flags & FX_OPF_SEND && !(flags & FX_OPF_INV)) {
+	} else if (flags & FX_OPF_SEND) {
 		rx_send(tp, qp, p, flags);
 	} else if (flags & FX_OPF_WRITE) {
 		rx_write(tp, qp, p, flags);
@@ -324,6 +334,17 @@ static void nak_now(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
 		fx_qp_error(tp, qp, cause);
 }
 
+/* What was accepted comes to nothing after all. */
+static void refuse_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t syndrome, uint8_t status)
+{
+	p->syndrome = syndrome;
+	p->status = p->act == FX_PLACE_RECV ? status : 0;
+	if (syndrome == FX_NAK_REMOTE_ACCESS)
+		tp->n.rx_remote_access++;
+	qp->dead_end = true;
+	nak_now(tp, qp, p);
+}
+
 void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 {
 	if (qp->state == FX_QPS_ERR) {
@@ -332,16 +353,20 @@ void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		return;
 	}
 	if (p->failed) {
-		/* its window went away under the copy */
-		p->status = p->act == FX_PLACE_RECV ? FX_WC_LOC_PROT_ERR : 0;
-		p->syndrome = FX_NAK_REMOTE_OP;
-		qp->dead_end = true;
-		nak_now(tp, qp, p);
+		/* its memory went away under the copy */
+		refuse_placed(tp, qp, p, p->syndrome, FX_WC_LOC_PROT_ERR);
 		return;
 	}
 	if (p->act == FX_PLACE_NAK) {
 		nak_now(tp, qp, p);
 		return;
+	}
+	if (fx_revokes(p)) {
+		if (!fx_mw_revoke(tp, qp, p->imm)) {
+			refuse_placed(tp, qp, p, FX_NAK_REMOTE_ACCESS, FX_WC_REM_INV_REQ_ERR);
+			return;
+		}
+		tp->n.rx_invalidates++;
 	}
 	qp->placed_psn = fx_psn_add(p->psn, p->act == FX_PLACE_READ ? fx_packets(qp, p->bth.reth.length) : 1);
 	if (p->act != FX_PLACE_NONE)

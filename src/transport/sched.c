@@ -222,6 +222,8 @@ static unsigned take_turn(struct fx_tp *tp, struct fx_txpkt *out, unsigned max)
 	if (may > GATHERING - s->gathering)
 		may = GATHERING - s->gathering;
 	n = cut(tp, qp, out, may < max ? may : max);
+	if (!n)
+		bytes = QUANTUM; /* that was a turn too: it may have worked on windows */
 	for (unsigned i = 0; i < n; i++)
 		bytes += out[i].hdr_len + (int32_t)(out[i].nseg ? out[i].payload + out[i].pad : 0);
 	s->gathering += (uint32_t)qp->staged - staged;
@@ -240,8 +242,8 @@ static unsigned take_turn(struct fx_tp *tp, struct fx_txpkt *out, unsigned max)
 
 unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max)
 {
+	unsigned n = 0, dry = 0;
 	struct fx_qp *qp;
-	unsigned n = 0;
 
 	while (n < max && (qp = pop_ack(tp))) {
 		if (qp->njobs) {
@@ -251,8 +253,13 @@ unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max)
 		if (qp->tp)
 			n += fx_answer_cut(tp, qp, out + n, 1);
 	}
-	while (n < max && !ring_empty(&tp->turns))
-		n += take_turn(tp, out + n, max - n);
+	/* turns that send nothing, but work on windows perhaps, must not keep the owner here */
+	while (n < max && dry < FX_TX_DRY && !ring_empty(&tp->turns)) {
+		unsigned k = take_turn(tp, out + n, max - n);
+
+		n += k;
+		dry += !k;
+	}
 	return n;
 }
 

@@ -44,7 +44,7 @@ void fx_tp_set_now(struct fx_tp *tp, uint64_t now)
 
 /* ---- send ---- */
 
-void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, uint32_t psn, int err)
+void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, struct fx_mw *mw, uint32_t psn, int err)
 {
 	fx_sched_gathered(tp, qp);
 	if (err) {
@@ -54,8 +54,7 @@ void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, uint32
 		else
 			fx_answer_lost(tp, qp, psn);
 	}
-	if (wqe)
-		fx_tp_seg_done(tp, wqe);
+	fx_tp_seg_done(tp, wqe, mw);
 	fx_run(tp, qp);
 }
 

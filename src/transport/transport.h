@@ -67,17 +67,17 @@ struct fx_pkt {
 	struct fx_piece more[FX_PKT_SEGS];
 	/* the transport's */
 	uint8_t act; /* enum fx_place_act */
-	uint8_t syndrome;
+	uint8_t syndrome; /* to refuse with: FX_PLACE_NAK, or it failed */
 	uint8_t wc_flags, wc_opcode, status;
 	bool solicited;
 	bool submitted; /* all its copies are with an engine, or done */
-	bool flew;	/* it had copies */
 	bool failed;	/* a copy did not arrive */
 	bool dropped;	/* its QP has moved on: no effect */
 	uint8_t parity; /* grace period its copies count for */
 	uint16_t ndma;	/* copies under way */
 	struct fx_qp *qp;
 	struct fx_wqe *wqe; /* FX_PLACE_RESPONSE */
+	struct fx_mw *mw;   /* that its copies go through; NULL: a region */
 	uint32_t psn;
 	uint32_t len; /* payload bytes, without pad */
 	uint32_t payload_off;
@@ -108,7 +108,9 @@ struct fx_txpkt {
 	bool stage;
 	uint32_t psn; /* of a READ response, for fx_tp_staged() */
 	struct fx_qp *qp;
-	struct fx_wqe *wqe; /* counts its segments: fx_tp_seg_done() for each; NULL for a response */
+	/* what counts its segments, fx_tp_seg_done() for each: the request, or the window that is read through */
+	struct fx_wqe *wqe;
+	struct fx_mw *mw;
 	uint32_t payload;   /* bytes in the segments */
 	struct {
 		uint8_t *base; /* NULL: slow, at va of mr */
@@ -171,9 +173,9 @@ unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max);
 /* True while some QP waits for fx_tp_tx(). */
 bool fx_tp_tx_ready(const struct fx_tp *tp);
 /* The packet with `stage` set was gathered and sent (err 0), or could not be read (negative errno). */
-void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, uint32_t psn, int err);
-/* One segment's buffer left the transmit queue (contract 15). */
-void fx_tp_seg_done(struct fx_tp *tp, struct fx_wqe *wqe);
+void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, struct fx_mw *mw, uint32_t psn, int err);
+/* One segment's buffer left the transmit queue (contract 15); wqe and mw are the packet's, each may be NULL. */
+void fx_tp_seg_done(struct fx_tp *tp, struct fx_wqe *wqe, struct fx_mw *mw);
 
 /*
  * A checked-length entry of a send pipe (fx_pipe_take). Everything else about it is checked here; what is wrong

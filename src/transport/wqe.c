@@ -132,11 +132,13 @@ void fx_wqe_drop_all(struct fx_tp *tp, struct fx_qp *qp, uint32_t index)
 	qp->cut_off = qp->cut_sge = qp->cut_sge_off = 0;
 }
 
-void fx_tp_seg_done(struct fx_tp *tp, struct fx_wqe *w)
+void fx_tp_seg_done(struct fx_tp *tp, struct fx_wqe *w, struct fx_mw *mw)
 {
 	struct fx_chunk *c;
 	struct fx_qp *qp;
 
+	if (mw)
+		mw->held--;
 	if (!w)
 		return;
 	/* chunks are aligned to their size, so a WQE finds its own */
@@ -181,11 +183,14 @@ static const struct {
 } wr_ops[FX_WR_OPS] = {
 	[FX_WR_SEND] = {1 << FX_QPT_RC | 1 << FX_QPT_UC | 1 << FX_QPT_UD, false, true, false},
 	[FX_WR_SEND_IMM] = {1 << FX_QPT_RC | 1 << FX_QPT_UC | 1 << FX_QPT_UD, false, true, false},
+	[FX_WR_SEND_INV] = {1 << FX_QPT_RC, false, true, false},
 	[FX_WR_WRITE] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, true, true, false},
 	[FX_WR_WRITE_IMM] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, true, true, false},
 	[FX_WR_READ] = {1 << FX_QPT_RC, true, false, false},
 	[FX_WR_CMP_SWAP] = {1 << FX_QPT_RC, true, false, true},
 	[FX_WR_FETCH_ADD] = {1 << FX_QPT_RC, true, false, true},
+	[FX_WR_LOCAL_INV] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, false, false, false},
+	[FX_WR_BIND_MW] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, false, false, false},
 };
 
 /* Entry slots that its SGEs or inline bytes need. */
@@ -213,6 +218,8 @@ static uint8_t entry_check(const struct fx_qp *qp, const struct fx_sq_slot *e)
 	} else if (e->nsge > qp->cfg.max_send_sge || e->nsge > FX_MAX_SGE ||
 		   (wr_ops[e->opcode].atomic && e->nsge != 1)) {
 		return FX_WC_LOC_QP_OP_ERR;
+	} else if (e->nsge && !wr_ops[e->opcode].remote && !wr_ops[e->opcode].source) {
+		return FX_WC_LOC_QP_OP_ERR; /* it has no data */
 	}
 	return entry_slots(e) == e->nslots ? 0 : FX_WC_LOC_QP_OP_ERR;
 }
@@ -297,7 +304,9 @@ static void wqe_fill(struct fx_qp *qp, struct fx_wqe *w, const struct fx_sq_slot
 		copy_atomic(w, e);
 	else
 		w->status = copy_sges(w, e);
-	if (!w->status)
+	if (e->opcode == FX_WR_BIND_MW)
+		memcpy(&w->bind, &e->sge, sizeof(w->bind));
+	else if (!w->status && !fx_wqe_local(w))
 		w->npkt = fx_packets(qp, w->length);
 }
 

@@ -33,7 +33,7 @@ struct guest {
 	struct fx_hello_rep hello;
 	char *arena;
 	int kick;
-	uint32_t pd, channel, cq, qp, mr, lkey, rkey;
+	uint32_t pd, channel, cq, qp, mr, lkey, rkey, mw, window;
 	uint32_t qpn_gen;
 	uint64_t rq_off;
 };
@@ -66,12 +66,12 @@ static uint32_t odd(void)
 {
 	const uint32_t handles[] = {known ? known->pd : 1, known ? known->cq : 1, known ? known->qp : 1,
 				    known ? known->mr : 1, known ? known->qpn_gen : 1,
-				    known ? known->channel : 1};
+				    known ? known->channel : 1, known ? known->mw : 1};
 	static const uint32_t edge[] = {0,	    1,		2,  3,	  0x7fffffff, 0x80000000,
 					0xffffffff, 0xfffffffe, 64, 4096, 16,	      31};
 
 	if (rnd() % 4 == 0)
-		return handles[rnd() % 6];
+		return handles[rnd() % 7];
 	return rnd() % 3 ? edge[rnd() % (sizeof(edge) / sizeof(edge[0]))] : rnd();
 }
 
@@ -206,6 +206,8 @@ static uint32_t request_size(uint16_t op)
 		[FX_MSG_REG_MR] = sizeof(struct fx_reg_mr_req),
 		[FX_MSG_REG_MR_DONE] = sizeof(struct fx_reg_mr_done_req),
 		[FX_MSG_DEREG_MR] = sizeof(struct fx_handle_req),
+		[FX_MSG_ALLOC_MW] = sizeof(struct fx_alloc_mw_req),
+		[FX_MSG_DEALLOC_MW] = sizeof(struct fx_handle_req),
 		[FX_MSG_CREATE_CHANNEL] = sizeof(struct fx_handle_req),
 		[FX_MSG_DESTROY_CHANNEL] = sizeof(struct fx_handle_req),
 		[FX_MSG_CREATE_CQ] = sizeof(struct fx_create_cq_req),
@@ -250,7 +252,7 @@ static bool ask(int fd, uint16_t op, void *req, uint32_t size, void *rep, size_t
 static bool register_buffer(struct guest *g)
 {
 	struct fx_reg_mr_req req = {.pd = g->pd,
-				    .access = 7,
+				    .access = 0x17, /* may be bound to windows */
 				    .addr = (uintptr_t)buffer,
 				    .length = BUFFER,
 				    .iova = (uintptr_t)buffer,
@@ -267,6 +269,18 @@ static bool register_buffer(struct guest *g)
 		return false;
 	g->lkey = keys.lkey;
 	g->rkey = keys.rkey;
+	return true;
+}
+
+static bool alloc_window(struct guest *g)
+{
+	struct fx_alloc_mw_req req = {.pd = g->pd, .type = 2};
+	struct fx_alloc_mw_rep rep;
+
+	if (!ask(g->fd, FX_MSG_ALLOC_MW, &req, sizeof(req), &rep, sizeof(rep)))
+		return false;
+	g->mw = rep.mw;
+	g->window = rep.rkey;
 	return true;
 }
 
@@ -330,7 +344,7 @@ static bool become_guest(struct guest *g)
 		return false;
 	g->qp = made.qp;
 	g->qpn_gen = fx_qpn_gen(made.qpn, (uint8_t)made.gen);
-	return register_buffer(g) && connect_self(g);
+	return register_buffer(g) && alloc_window(g) && connect_self(g);
 }
 
 /* Mostly right, so that the wrong ones come far. */
@@ -366,23 +380,43 @@ static void some_arm(const struct guest *g, struct fx_sq_slot *slot)
 	memcpy(slot, &arm, sizeof(arm));
 }
 
+/* A bind, more or less right; what was sent through its window before may still be under way. */
+static void some_bind(const struct guest *g, struct fx_sq_slot *slot)
+{
+	struct fx_bind_slot b;
+	struct fx_sge part = some_sge(g);
+
+	memcpy(&b, slot, sizeof(b));
+	b.opcode = FX_WR_BIND_MW;
+	b.rsvd = (uint8_t)(rare(16) ? rnd() : 0);
+	b.window = rare(8) ? odd() : g->window;
+	b.rkey = rare(8) ? odd() : g->window + rnd() % 4;
+	b.addr = part.addr;
+	b.length = rare(4) ? (uint64_t)odd() << 32 | odd() : part.length;
+	b.lkey = part.lkey;
+	b.access = rare(4) ? odd() : 6;
+	memcpy(slot, &b, sizeof(b));
+}
+
 /* One slot of the send pipe, more or less right. -> how many slots its entry says to have */
 static unsigned some_slot(const struct guest *g, struct fx_sq_slot *slot, uint32_t index)
 {
 	struct fx_sge remote = some_sge(g);
 
 	memset(slot, 0, sizeof(*slot));
-	slot->opcode = (uint8_t)(rare(16) ? rnd() : rnd() % (FX_WR_READ + 1));
+	slot->opcode = (uint8_t)(rare(16) ? rnd() : rare(16) ? FX_WR_LOCAL_INV : rnd() % (FX_WR_READ + 1));
 	slot->flags = (uint8_t)(rare(4) ? rnd() : FX_WRF_SIGNALED);
 	slot->nslots = (uint8_t)(rare(8) ? rnd() % 11 : 1);
 	slot->nsge = (uint8_t)(rare(8) ? rnd() % 18 : 1);
 	slot->qpn_gen = rare(16) ? odd() : g->qpn_gen;
 	slot->index = rare(16) ? odd() : index;
-	slot->imm = odd();
+	slot->imm = rnd() % 2 ? odd() : g->window + rnd() % 4;
 	slot->rdma.remote_addr = remote.addr;
-	slot->rdma.rkey = rare(8) ? odd() : g->rkey;
+	slot->rdma.rkey = rare(8) ? odd() : rare(2) ? g->window + rnd() % 4 : g->rkey;
 	slot->rdma.inline_len = slot->flags & FX_WRF_INLINE ? rnd() % 600 : 0;
 	slot->sge = some_sge(g);
+	if (rare(8))
+		some_bind(g, slot);
 	if (rare(8))
 		some_arm(g, slot);
 	return slot->nslots ? slot->nslots : 1;

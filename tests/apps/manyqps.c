@@ -68,7 +68,7 @@ static void connect_to(struct ibv_qp *qp, uint32_t peer)
 	union ibv_gid gid;
 
 	need(ibv_query_gid(ctx, 1, 0, &gid) == 0, "GID");
-	need(rc_connect(qp, peer, &gid) == 0, "connecting QP %u", nqps);
+	need(rc_connect(qp, peer, &gid, IBV_ACCESS_REMOTE_WRITE) == 0, "connecting QP %u", nqps);
 }
 
 static enum ibv_wc_status completion(void)

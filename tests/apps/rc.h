@@ -10,19 +10,18 @@
 #include <infiniband/verbs.h>
 #include <stdint.h>
 
-/* From RESET to RTS, towards QP `peer` behind `gid`, for SENDs, and WRITEs of the peer. 0, or what modify_qp says. */
-static inline int rc_connect(struct ibv_qp *qp, uint32_t peer, const union ibv_gid *gid)
+/* From RESET to RTS, towards QP `peer` behind `gid`, who may do what `access` says. 0, or what modify_qp says. */
+static inline int rc_connect(struct ibv_qp *qp, uint32_t peer, const union ibv_gid *gid, unsigned access)
 {
-	struct ibv_qp_attr init = {
-		.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = IBV_ACCESS_REMOTE_WRITE};
+	struct ibv_qp_attr init = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = access};
 	struct ibv_qp_attr rtr = {.qp_state = IBV_QPS_RTR,
 				  .path_mtu = IBV_MTU_1024,
 				  .dest_qp_num = peer,
-				  .max_dest_rd_atomic = 1,
+				  .max_dest_rd_atomic = 8,
 				  .min_rnr_timer = 12,
 				  .ah_attr = {.is_global = 1, .port_num = 1, .grh = {.hop_limit = 1, .dgid = *gid}}};
 	struct ibv_qp_attr rts = {
-		.qp_state = IBV_QPS_RTS, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7, .max_rd_atomic = 1};
+		.qp_state = IBV_QPS_RTS, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7, .max_rd_atomic = 8};
 	int err;
 
 	err = ibv_modify_qp(qp, &init, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);

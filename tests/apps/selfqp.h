@@ -15,25 +15,18 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "need.h"
+#include "rc.h"
+
 enum { PAGE = 4096, PATIENCE_S = 10 };
 
 #define ACCESS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |               \
 		IBV_ACCESS_REMOTE_ATOMIC)
-#define NEED(ok) need(ok, #ok, __LINE__)
 
 static struct ibv_context *ctx;
 static struct ibv_pd *pd;
 static struct ibv_cq *cq;
 static struct ibv_qp *qp;
-
-static void need(bool ok, const char *what, int line)
-{
-	if (ok)
-		return;
-	printf("line %d: %s: failed (errno %d)\n", line, what, errno);
-	fflush(stdout);
-	exit(1);
-}
 
 static void open_all(void)
 {
@@ -55,29 +48,10 @@ static void open_all(void)
 
 static void connect_to_self(void)
 {
-	struct ibv_qp_attr a = {.qp_state = IBV_QPS_INIT,
-				.port_num = 1,
-				.qp_access_flags = ACCESS,
-				.path_mtu = IBV_MTU_1024,
-				.dest_qp_num = qp->qp_num,
-				.max_dest_rd_atomic = 8,
-				.max_rd_atomic = 8,
-				.min_rnr_timer = 12,
-				.timeout = 14,
-				.retry_cnt = 7,
-				.rnr_retry = 7,
-				.ah_attr = {.is_global = 1, .port_num = 1, .grh.hop_limit = 1}};
+	union ibv_gid gid;
 
-	NEED(!ibv_query_gid(ctx, 1, 0, &a.ah_attr.grh.dgid));
-	NEED(!ibv_modify_qp(qp, &a, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS));
-	a.qp_state = IBV_QPS_RTR;
-	NEED(!ibv_modify_qp(qp, &a,
-			    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-				    IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER));
-	a.qp_state = IBV_QPS_RTS;
-	NEED(!ibv_modify_qp(qp, &a,
-			    IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
-				    IBV_QP_MAX_QP_RD_ATOMIC));
+	NEED(!ibv_query_gid(ctx, 1, 0, &gid));
+	NEED(!rc_connect(qp, qp->qp_num, &gid, ACCESS));
 }
 
 static struct ibv_wc outcome(void)

@@ -10,10 +10,6 @@
  * Room: tests. May use: verbs only; it runs unmodified on any device.
  */
 #include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>

@@ -142,7 +142,7 @@ static struct ibv_qp *create_qp(void)
 
 static void connect_to(struct ibv_qp *qp, uint32_t peer)
 {
-	need(rc_connect(qp, peer, &gid) == 0, "connecting QP %#x", qp->qp_num);
+	need(rc_connect(qp, peer, &gid, IBV_ACCESS_REMOTE_WRITE) == 0, "connecting QP %#x", qp->qp_num);
 }
 
 static void grow(unsigned n)

@@ -150,6 +150,10 @@ void pair_run(struct pair *p, uint64_t ns)
 	for (unsigned i = 0; i < SIM_HOSTS; i++)
 		host_rouse(p->h[i], p->s->now);
 	sim_run(p->s, p->s->now + ns, NULL, NULL);
+	/* what completed at the end of a turn */
+	for (unsigned i = 0; i < SIM_HOSTS; i++)
+		if (p->h[i]->app)
+			p->h[i]->app(p->h[i]->app_arg, p->h[i]);
 }
 
 struct wr pair_wr(struct pair *p, unsigned from, uint8_t op, uint32_t off, uint32_t len, uint32_t roff)

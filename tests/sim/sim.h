@@ -141,6 +141,8 @@ static inline struct mem *mem_of(const struct fx_mr *mr)
 {
 	return (struct mem *)((char *)(uintptr_t)mr - offsetof(struct mem, mr));
 }
+/* A window that is the caller's, at this index of the host's windows. */
+void mw_publish(struct host *h, struct fx_mw *mw, uint32_t slot, uint32_t secret);
 static inline uint64_t mem_va(const struct mem *m, const uint8_t *p)
 {
 	return m->mr.iova + (uint64_t)(p - m->bytes);
@@ -150,7 +152,7 @@ struct fx_dma_engine *slow_engine_create(uint64_t seed, unsigned delay);
 uint64_t slow_engine_refused(const struct fx_dma_engine *e); /* copies for which there was no room */
 
 /* ---- host ---- */
-enum { HOST_MRS = 4096, HOST_QPS = 256 };
+enum { HOST_MRS = 4096, HOST_MWS = 16, HOST_QPS = 256 };
 
 struct cq {
 	struct fx_cq core;
@@ -200,6 +202,7 @@ struct host {
 	struct fx_dma_engine *dma, *slow;
 	struct fx_mr_table table;
 	_Atomic(struct fx_mr *) mr_slot[HOST_MRS];
+	_Atomic(struct fx_mw *) mw_slot[HOST_MWS];
 	uint32_t next_mr;
 	struct rng rng;
 	struct frame *in_head, *in_tail;
@@ -238,6 +241,7 @@ int qp_listen(struct qp *q, const struct qp *peer, const struct link_attr *a);
 int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a);
 int qp_state(struct qp *q, uint32_t state);
 void qp_post(struct qp *q, const struct wr *w);
+void qp_post_bind(struct qp *q, const struct fx_bind_slot *bind); /* fills in what is the queue's */
 void qp_post_recv(struct qp *q, const struct fx_sge *sge, uint32_t nsge);
 
 /* ---- a run ---- */

@@ -452,6 +452,34 @@ static void test_nak_storm(void **state)
 	pair_destroy(p);
 }
 
+/*
+ * A packet that lands in two pieces, the second looked up in a later grace period than the first: the period after that
+ * waits for it.
+ */
+static void test_grace(void **state)
+{
+	const struct pair_opt opt = {.chaos = true, .kind = MEM_RUNS};
+	struct pair *p = pair_create(&opt);
+	uint32_t edge = (uint32_t)p->mem[1]->runs[0].len;
+	struct fx_tp *tp = p->h[1]->tp;
+
+	(void)state;
+	pair_fill(p, 0, 0, 100, 1);
+	pair_post(p, 0, FX_WR_WRITE, 0, 100, edge - 50);
+	for (unsigned i = 0; i < 10000 && !p->h[1]->dma->ops->pending(p->h[1]->dma); i++)
+		pair_run(p, 50);
+	for (unsigned period = 0; period < 2; period++) {
+		fx_tp_grace_begin(tp);
+		for (unsigned i = 0; i < 10000 && !fx_tp_grace_over(tp); i++)
+			pair_run(p, 50);
+		assert_true(fx_tp_grace_over(tp));
+		if (!period)
+			pair_check_blank(p, 1, edge, 100);
+	}
+	pair_check(p, 1, edge - 50, 100, 1);
+	pair_destroy(p);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -464,6 +492,7 @@ int main(void)
 		cmocka_unit_test(test_rnr_write_imm),
 		cmocka_unit_test(test_ack_for_the_future), cmocka_unit_test(test_old_answers),
 		cmocka_unit_test(test_nak_storm),	   cmocka_unit_test(test_reads_do_not_outrun_their_landing),
+		cmocka_unit_test(test_grace),
 	};
 
 	return cmocka_run_group_tests_name("sim_cases", tests, NULL, NULL);

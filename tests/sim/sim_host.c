@@ -67,6 +67,8 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 	h->rng = rng_of(cfg->seed, 200 + id);
 	h->table.slot = h->mr_slot;
 	h->table.n = HOST_MRS;
+	h->table.mw = h->mw_slot;
+	h->table.nmw = HOST_MWS;
 	h->next_mr = 1;
 	h->wake = h->app_at = SIM_NEVER;
 	tp.dma = cfg->chaos ? fx_dma_chaos_create(256, cfg->chaos_delay, rng_next(&h->rng))
@@ -418,6 +420,20 @@ void qp_post(struct qp *q, const struct wr *w)
 				: w->flags & FX_WRF_INLINE			    ? put_inline(e, w)
 										    : put_sges(e, w));
 	fx_post(q->h->tp, q->cfg.ctx, e);
+	host_rouse(q->h, q->h->s->now);
+}
+
+void qp_post_bind(struct qp *q, const struct fx_bind_slot *bind)
+{
+	struct fx_bind_slot b = *bind;
+	struct fx_sq_slot e;
+
+	b.opcode = FX_WR_BIND_MW;
+	b.nslots = 1;
+	b.qpn_gen = fx_qpn_gen(q->qpn, (uint8_t)q->gen);
+	b.index = q->sq_index++;
+	memcpy(&e, &b, sizeof(e));
+	fx_post(q->h->tp, q->cfg.ctx, &e);
 	host_rouse(q->h, q->h->s->now);
 }
 

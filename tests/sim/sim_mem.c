@@ -85,6 +85,13 @@ void mem_revoke(struct host *h, struct mem *m)
 	atomic_store_explicit(&h->mr_slot[m->mr.key >> FX_KEY_RAND_BITS], NULL, memory_order_release);
 }
 
+void mw_publish(struct host *h, struct fx_mw *mw, uint32_t slot, uint32_t secret)
+{
+	mw->key = (h->table.n + slot) << FX_KEY_RAND_BITS |
+		  (secret << FX_KEY_TAG_BITS & ((1u << FX_KEY_RAND_BITS) - 1));
+	atomic_store_explicit(&h->mw_slot[slot], mw, memory_order_release);
+}
+
 void mem_destroy(struct mem *m)
 {
 	for (uint32_t i = 0; i < m->mr.nrun; i++)

@@ -56,7 +56,7 @@ void frame_free(struct sim *s, struct frame *f)
 		host_rouse(f->src, s->now);
 	while (f->held) {
 		f->held--;
-		fx_tp_seg_done(f->src->tp, f->tx.wqe);
+		fx_tp_seg_done(f->src->tp, f->tx.wqe, f->tx.mw);
 	}
 	/* whoever still reads it shall notice */
 	memset(f->bytes, 0x5a, f->len);
@@ -209,6 +209,7 @@ static struct frame *twin(struct sim *s, const struct frame *f)
 	memcpy(d->bytes, f->bytes, f->len);
 	d->len = f->len;
 	d->tx.wqe = NULL;
+	d->tx.mw = NULL;
 	if (f->flat)
 		d->flat = true;
 	else if (d->tx.nseg)
@@ -244,11 +245,11 @@ static void departed(struct sim *s, struct frame *f)
 		if (f->tx.stage) {
 			for (unsigned i = 0; i < f->tx.nseg; i++)
 				lost |= mem_of(f->tx.seg[i].mr)->gone;
-			fx_tp_staged(f->src->tp, f->tx.qp, f->tx.wqe, f->tx.psn, lost ? -EFAULT : 0);
+			fx_tp_staged(f->src->tp, f->tx.qp, f->tx.wqe, f->tx.mw, f->tx.psn, lost ? -EFAULT : 0);
 		} else {
 			while (f->held) {
 				f->held--;
-				fx_tp_seg_done(f->src->tp, f->tx.wqe);
+				fx_tp_seg_done(f->src->tp, f->tx.wqe, f->tx.mw);
 			}
 		}
 		host_rouse(f->src, s->now);
@@ -283,7 +284,7 @@ void net_send(struct sim *s, struct frame *f)
 
 	f->dst = s->host[!f->src->id];
 	f->len = f->tx.hdr_len;
-	f->held = f->tx.wqe && !f->tx.stage ? f->tx.nseg : 0;
+	f->held = (f->tx.wqe || f->tx.mw) && !f->tx.stage ? f->tx.nseg : 0;
 	if (*line < s->now)
 		*line = s->now;
 	*line += (uint64_t)(f->len + f->tx.payload + 24) * s->link.ps_per_byte / 1000;

@@ -483,13 +483,13 @@ static void test_stalled_source(void **state)
 	assert_true(fx_tp_tx_ready(tp));
 	assert_int_equal(cut(w, out + staged, 4), 1);
 	assert_false(out[staged].stage);
-	fx_tp_seg_done(tp, out[staged].wqe);
+	fx_tp_seg_done(tp, out[staged].wqe, NULL);
 	/* one gone, one more; until each has sent its four packets */
 	for (unsigned done = 0; done < staged; done++) {
 		assert_true(out[done].stage);
 		if (!done)
 			fx_qp_detach(tp, out[done].qp); /* one that is gone makes room as well */
-		fx_tp_staged(tp, out[done].qp, out[done].wqe, 0, 0);
+		fx_tp_staged(tp, out[done].qp, out[done].wqe, NULL, 0, 0);
 		if (staged < LINES) {
 			staged += cut(w, out + staged, LINES - staged);
 			assert_int_equal(staged - done - 1, GATHERING);

@@ -54,7 +54,7 @@ struct core {
 	uint8_t *arena;
 	struct fx_pipe_rx pipe;
 	/* objects, by handle - 1 */
-	uint32_t npd, nmr, ncq, nqp;
+	uint32_t npd, nmr, nmw, ncq, nqp;
 	struct fx_cq cq[CORE_OBJECTS];
 	struct fx_rq rq[CORE_OBJECTS];
 	struct fx_create_qp_req made[CORE_OBJECTS];
@@ -83,6 +83,8 @@ union core_msg {
 	struct fx_reg_mr_rep reg;
 	struct fx_reg_mr_done_req reg_done;
 	struct fx_reg_mr_done_rep keys;
+	struct fx_alloc_mw_req alloc_mw;
+	struct fx_alloc_mw_rep mw;
 	struct fx_create_cq_req create_cq;
 	struct fx_create_qp_req create_qp;
 	struct fx_create_qp_rep qp;
@@ -157,6 +159,7 @@ static inline size_t core_hello(const struct core *c, union core_msg *m)
 					      .max_cq = 8,
 					      .max_cqe = 1024,
 					      .max_mr = 8,
+					      .max_mw = 8,
 					      .max_pd = 8};
 	snprintf(r->version, sizeof(r->version), "9.8.7-play");
 	snprintf(r->core, sizeof(r->core), "play");
@@ -243,6 +246,10 @@ static inline size_t core_answer(struct core *c, const union core_msg *req, unio
 		return core_reg_mr(c, &req->reg_mr, m);
 	case FX_MSG_REG_MR_DONE:
 		return core_reg_done(c, &req->reg_done, m);
+	case FX_MSG_ALLOC_MW:
+		m->mw.mw = ++c->nmw;
+		m->mw.rkey = 0x300 * c->nmw;
+		return sizeof(m->mw);
 	case FX_MSG_CREATE_CQ:
 		return core_create_cq(c, &req->create_cq, m);
 	case FX_MSG_CREATE_QP:
@@ -259,6 +266,7 @@ static inline size_t core_answer(struct core *c, const union core_msg *req, unio
 		return sizeof(m->port);
 	case FX_MSG_DEALLOC_PD:
 	case FX_MSG_DEREG_MR:
+	case FX_MSG_DEALLOC_MW:
 	case FX_MSG_DESTROY_CQ:
 	case FX_MSG_DESTROY_QP:
 		return sizeof(m->head);

@@ -31,6 +31,13 @@ static int commit_mr(struct client *c, uint32_t mr, uint32_t nseg, struct fx_reg
 	return ASK(c, FX_MSG_REG_MR_DONE, &req, rep);
 }
 
+static int alloc_mw(struct client *c, uint32_t pd, uint32_t type, struct fx_alloc_mw_rep *rep)
+{
+	struct fx_alloc_mw_req req = {.pd = pd, .type = type};
+
+	return ASK(c, FX_MSG_ALLOC_MW, &req, rep);
+}
+
 /* A PD, a CQ, a QP and an MR. */
 struct set {
 	uint32_t pd, cq, mr, key;
@@ -124,6 +131,7 @@ static void foreign_handles(void **state)
 		struct fx_create_qp_rep rep;
 		struct fx_reg_mr_rep plan;
 		struct fx_reg_mr_done_rep done;
+		struct fx_alloc_mw_rep mw;
 
 		if (h == pd || h == cq)
 			continue; /* the same index of another table: a handle of its own */
@@ -133,6 +141,8 @@ static void foreign_handles(void **state)
 		assert_int_equal(simple(&b, FX_MSG_DEALLOC_PD, h, NULL), -EINVAL);
 		assert_int_equal(simple(&b, FX_MSG_DESTROY_CQ, h, NULL), -EINVAL);
 		assert_int_equal(simple(&b, FX_MSG_DEREG_MR, h, NULL), -EINVAL);
+		assert_int_equal(alloc_mw(&b, h, FX_MW_TYPE_1, &mw), -EINVAL);
+		assert_int_equal(simple(&b, FX_MSG_DEALLOC_MW, h, NULL), -EINVAL);
 		assert_int_equal(plan_mr(&b, h, (uintptr_t)memory, 64, LOCAL_WRITE, &plan), -EINVAL);
 		assert_int_equal(commit_mr(&b, h, 1, &done), -EINVAL);
 		assert_int_equal(modify(&b, h, 1, &attr, 0), -EINVAL);
@@ -300,6 +310,84 @@ static void what_a_region_may_ask_for(void **state)
 	await_empty(p, 0);
 }
 
+/* What the worker does when it binds. */
+static void bind_as_worker(struct play *p, uint32_t rkey, uint32_t lkey)
+{
+	struct fx_mw *mw = fx_mw_get(fx_control_mrs(p->ctl), rkey);
+
+	assert_non_null(mw);
+	mw->length = 1;
+	mw->lkey = lkey;
+	fx_mr_get(fx_control_mrs(p->ctl), lkey)->windows++;
+}
+
+/* Windows have keys of their own, hold their PD, and when bound their MR. */
+static void memory_windows(void **state)
+{
+	struct play *p = *state;
+	const struct fx_mr_table *mrs = fx_control_mrs(p->ctl);
+	struct client a = join(p), b = join(p);
+	struct set s = make_set(&a);
+	struct fx_alloc_mw_rep mw[2], none;
+	struct fx_control_usage u;
+	uint32_t pd;
+
+	assert_int_equal(a.hello.limits.max_mw, FX_LIMIT_MW);
+	assert_int_equal(simple(&a, FX_MSG_ALLOC_PD, 0, &pd), 0);
+	for (uint32_t type = 0; type < 5; type += 1 + 2 * (type == 0))
+		assert_int_equal(alloc_mw(&a, pd, type, &none), -EINVAL);
+	for (uint32_t i = 0; i < 2; i++) {
+		assert_int_equal(alloc_mw(&a, pd, i + 1, &mw[i]), 0);
+		assert_int_equal(mw[i].rkey & FX_KEY_TAG, 0);
+		assert_non_null(fx_mw_get(mrs, mw[i].rkey));
+		assert_int_equal(fx_mw_get(mrs, mw[i].rkey)->type, i + 1);
+		assert_int_equal(fx_mw_get(mrs, mw[i].rkey)->length, 0);
+		assert_ptr_equal(fx_mw_get(mrs, mw[i].rkey), fx_mw_get(mrs, mw[i].rkey | FX_KEY_TAG));
+		assert_null(fx_mw_get(mrs, mw[i].rkey ^ 1u << FX_KEY_TAG_BITS));
+		assert_null(fx_mr_get(mrs, mw[i].rkey));
+	}
+	assert_null(fx_mw_get(mrs, s.key));
+	fx_control_usage(p->ctl, &u);
+	assert_int_equal(u.mws, 2);
+	assert_int_equal(simple(&a, FX_MSG_DEALLOC_PD, pd, NULL), -EBUSY);
+	assert_int_equal(simple(&b, FX_MSG_DEALLOC_MW, mw[0].mw, NULL), -EINVAL);
+	bind_as_worker(p, mw[0].rkey, s.key);
+	bind_as_worker(p, mw[1].rkey, s.key);
+	assert_int_equal(simple(&a, FX_MSG_DEREG_MR, s.mr, NULL), -EBUSY);
+	assert_non_null(strstr(a.why, "2 memory windows"));
+	assert_non_null(fx_mr_get(mrs, s.key));
+	assert_int_equal(simple(&a, FX_MSG_DEALLOC_MW, mw[0].mw, NULL), 0);
+	assert_int_equal(p->seen[FX_CMD_GRACE], 1);
+	assert_null(fx_mw_get(mrs, mw[0].rkey));
+	assert_int_equal(simple(&a, FX_MSG_DEALLOC_MW, mw[0].mw, NULL), -EINVAL);
+	assert_int_equal(simple(&a, FX_MSG_DEREG_MR, s.mr, NULL), -EBUSY);
+	assert_int_equal(simple(&a, FX_MSG_DEALLOC_MW, mw[1].mw, NULL), 0);
+	assert_int_equal(simple(&a, FX_MSG_DEREG_MR, s.mr, NULL), 0);
+	assert_int_equal(simple(&a, FX_MSG_DEALLOC_PD, pd, NULL), 0);
+	leave(&a);
+	leave(&b);
+	await_empty(p, 0);
+}
+
+/* The end of a context unbinds what is bound, and waits for nobody's leave. */
+static void vanishing_with_windows(void **state)
+{
+	struct play *p = *state;
+
+	for (int i = 0; i < 10; i++) {
+		struct client c = join(p);
+		struct set s = make_set(&c);
+		struct fx_alloc_mw_rep mw;
+
+		for (uint32_t type = 1; type <= 2; type++) {
+			assert_int_equal(alloc_mw(&c, s.pd, type, &mw), 0);
+			bind_as_worker(p, mw.rkey, s.key);
+		}
+		leave(&c);
+	}
+	await_empty(p, 0);
+}
+
 static void paths(void **state)
 {
 	enum { AV = 1 << 7 };
@@ -384,7 +472,8 @@ static void vanishing_between_the_steps_of_reg_mr(void **state)
 static void vanishing_while_the_worker_is_busy(void **state)
 {
 	static const unsigned ops[] = {FX_MSG_DESTROY_QP, FX_MSG_QUERY_QP, FX_MSG_CREATE_QP,
-				       FX_MSG_DEREG_MR,	  FX_MSG_SHOW,	   FX_MSG_MODIFY_QP};
+				       FX_MSG_DEREG_MR,	  FX_MSG_SHOW,	   FX_MSG_MODIFY_QP,
+				       FX_MSG_DEALLOC_MW};
 	struct play *p = *state;
 
 	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
@@ -395,7 +484,11 @@ static void vanishing_while_the_worker_is_busy(void **state)
 		struct fx_handle_req handle = {.handle = ops[i] == FX_MSG_DEREG_MR ? s.mr : s.qp.qp};
 		struct fx_msg_head *req = &handle.head;
 		struct fx_control_usage u;
+		struct fx_alloc_mw_rep mw;
 
+		assert_int_equal(alloc_mw(&c, s.pd, FX_MW_TYPE_2, &mw), 0);
+		if (ops[i] == FX_MSG_DEALLOC_MW)
+			handle.handle = mw.mw;
 		if (ops[i] == FX_MSG_CREATE_QP)
 			req = &create.head;
 		else if (ops[i] == FX_MSG_MODIFY_QP)
@@ -499,6 +592,8 @@ int main(void)
 		TEST(places_in_the_arena),
 		TEST(what_a_queue_pair_may_ask_for),
 		TEST(what_a_region_may_ask_for),
+		TEST(memory_windows),
+		TEST(vanishing_with_windows),
 		TEST(paths),
 		TEST(requests_run_in_turn),
 		TEST(vanishing_with_everything_open),

@@ -146,7 +146,8 @@ static inline int play_end(void **state)
 	p->stop = true;
 	pthread_join(p->worker, NULL);
 	fx_control_destroy(p->ctl);
-	if (access(p->path, F_OK) == 0 || u.contexts || u.clients || u.mrs || u.qps || u.cqs || u.channels || u.pds)
+	if (access(p->path, F_OK) == 0 || u.contexts || u.clients || u.mrs || u.mws || u.qps || u.cqs || u.channels ||
+	    u.pds)
 		return -1; /* something was left behind */
 	rmdir(p->dir);
 	free(p);
@@ -303,12 +304,13 @@ static inline void await_empty(const struct play *p, uint32_t clients)
 
 	for (int i = 0; i < PLAY_WAIT_MS; i++) {
 		fx_control_usage(p->ctl, &u);
-		if (u.clients == clients && !u.contexts && !u.pds && !u.channels && !u.cqs && !u.qps && !u.mrs)
+		if (u.clients == clients && !u.contexts && !u.pds && !u.channels && !u.cqs && !u.qps && !u.mrs &&
+		    !u.mws)
 			return;
 		play_pause();
 	}
-	fail_msg("left behind: %u clients, %u contexts, %u PDs, %u CQs, %u QPs, %u MRs", u.clients,
-		 u.contexts, u.pds, u.cqs, u.qps, u.mrs);
+	fail_msg("left behind: %u clients, %u contexts, %u PDs, %u CQs, %u QPs, %u MRs, %u windows", u.clients,
+		 u.contexts, u.pds, u.cqs, u.qps, u.mrs, u.mws);
 }
 
 #endif

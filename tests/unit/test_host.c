@@ -126,6 +126,8 @@ static void test_objects(void **state)
 	struct ibv_qp_attr attr;
 	char buf[100];
 	struct ibv_mr *mr = flexins_reg_mr(r.pd, buf, sizeof(buf), IBV_ACCESS_LOCAL_WRITE);
+	struct ibv_device_attr device;
+	struct ibv_mw *mw;
 
 	(void)state;
 	assert_non_null(mr);
@@ -144,6 +146,16 @@ static void test_objects(void **state)
 	r.qp = NULL;
 	assert_int_equal(flexins_dealloc_pd(r.pd), EBUSY); /* the region */
 	assert_int_equal(flexins_dereg_mr(mr), 0);
+	mw = flexins_alloc_mw(r.pd, IBV_MW_TYPE_2);
+	assert_non_null(mw);
+	assert_ptr_equal(mw->pd, r.pd);
+	assert_int_equal(mw->type, IBV_MW_TYPE_2);
+	assert_int_equal(flexins_dealloc_pd(r.pd), EBUSY);
+	assert_int_equal(flexins_dealloc_mw(mw), 0);
+	assert_int_equal(flexins_query_device(r.ctx, &device), 0);
+	assert_int_equal(device.max_mw, 8);
+	assert_true(device.device_cap_flags & IBV_DEVICE_MEM_WINDOW);
+	assert_true(device.device_cap_flags & IBV_DEVICE_MEM_WINDOW_TYPE_2B);
 	assert_int_equal(r.core->seen[FX_MSG_DEREG_MR], 1);
 	assert_int_equal(r.core->seen[FX_MSG_DESTROY_QP], 1);
 	rig_end(&r);
@@ -256,6 +268,13 @@ static void test_receives(void **state)
 	assert_int_equal(rig_poll(&r, 4, wc), 1);
 	assert_int_equal(wc[0].wr_id, 201);
 	assert_int_equal(wc[0].opcode, IBV_WC_RECV);
+	/* a key that the peer gave back is a number of this machine's order */
+	c = (struct fx_cqe){.qpn_gen = fx_qpn_gen(r.qp->qp_num, CORE_GEN), .index = 2, .imm = 0x12345678,
+			    .opcode = FX_WC_RECV, .flags = FX_WCF_INV};
+	fx_cq_push(&r.core->cq[0], &c);
+	assert_int_equal(rig_poll(&r, 4, wc), 1);
+	assert_int_equal(wc[0].wc_flags, IBV_WC_WITH_INV);
+	assert_int_equal(wc[0].invalidated_rkey, 0x12345678);
 	rig_end(&r);
 }
 

@@ -74,7 +74,7 @@ static void test_recv_states(void **state)
 static void test_send_opcodes(void **state)
 {
 	static const int unknown[] = {12, 13, 16, 99, 0x7fffffff, -1};
-	static const int absent[] = {IBV_WR_BIND_MW, IBV_WR_TSO, IBV_WR_DRIVER1, IBV_WR_ATOMIC_WRITE};
+	static const int absent[] = {IBV_WR_TSO, IBV_WR_DRIVER1, IBV_WR_ATOMIC_WRITE};
 	struct rig r = rig_start(6, &narrow);
 
 	(void)state;
@@ -136,6 +136,40 @@ static void test_send_inline(void **state)
 		wr.opcode = no_data[i];
 		expect_bad(&r, wr, EINVAL);
 	}
+	rig_end(&r);
+}
+
+/* What a bind lacks; and one that is not posted changes no key. */
+static void test_binds(void **state)
+{
+	struct rig r = rig_start(6, &narrow);
+	struct ibv_mw *one = flexins_alloc_mw(r.pd, IBV_MW_TYPE_1), *two = flexins_alloc_mw(r.pd, IBV_MW_TYPE_2);
+	struct ibv_mr mr = {.context = r.ctx, .pd = r.pd};
+	struct ibv_send_wr wr = {.opcode = IBV_WR_BIND_MW, .send_flags = IBV_SEND_INLINE};
+	struct ibv_mw_bind bind = {.bind_info = {.mr = &mr, .length = 1}};
+	uint32_t rkey = one->rkey;
+
+	(void)state;
+	assert_null(flexins_alloc_mw(r.pd, (enum ibv_mw_type)3));
+	assert_int_equal(errno, EINVAL);
+	wr.bind_mw.mw = two;
+	expect_bad(&r, wr, EINVAL); /* inline */
+	wr.send_flags = 0;
+	wr.bind_mw.bind_info.length = 1;
+	expect_bad(&r, wr, EINVAL); /* of no region */
+	wr.bind_mw.bind_info.length = 0;
+	wr.bind_mw.mw = NULL;
+	expect_bad(&r, wr, EINVAL);
+	assert_int_equal(flexins_bind_mw(r.qp, two, &bind), EINVAL);
+	bind.bind_info.mw_access_flags = IBV_ACCESS_ZERO_BASED;
+	assert_int_equal(flexins_bind_mw(r.qp, one, &bind), EINVAL);
+	bind.bind_info.mw_access_flags = 0;
+	assert_int_equal(rig_move(r.qp, IBV_QPS_RESET), 0);
+	assert_int_equal(flexins_bind_mw(r.qp, one, &bind), EINVAL);
+	assert_int_equal(one->rkey, rkey);
+	assert_int_equal(flexins_dealloc_pd(r.pd), EBUSY);
+	assert_int_equal(flexins_dealloc_mw(one), 0);
+	assert_int_equal(flexins_dealloc_mw(two), 0);
 	rig_end(&r);
 }
 
@@ -206,6 +240,7 @@ int main(void)
 		cmocka_unit_test(test_send_opcodes), cmocka_unit_test(test_send_flags),
 		cmocka_unit_test(test_send_sges),    cmocka_unit_test(test_send_inline),
 		cmocka_unit_test(test_send_full),    cmocka_unit_test(test_recv_full),
+		cmocka_unit_test(test_binds),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -244,6 +244,61 @@ static void test_local_inv(void **state)
 	rig_end(&r);
 }
 
+static void expect_bind(struct rig *r, uint32_t index, uint8_t flags, uint32_t window, uint32_t rkey, uint64_t length,
+			uint32_t lkey)
+{
+	struct fixed f = {.opcode = 9, .flags = flags, .nslots = 1, .imm = window, .rkey = rkey, .remote = 0x123456789abc};
+	uint8_t e[FX_MAX_SQ_SLOTS * 64];
+
+	assert_int_equal(take(r, e), 1);
+	expect_fixed(r, e, index, &f);
+	assert_int_equal(le(e + 32, 8), length);
+	assert_int_equal(le(e + 40, 4), lkey);
+	assert_int_equal(le(e + 44, 4), IBV_ACCESS_REMOTE_READ);
+	expect_zero(e, 48, 64);
+}
+
+/* Binds: type 2 with the key that the request names, type 1 with the next, which the window has from then on. */
+static void test_bind(void **state)
+{
+	struct rig r = rig_start(5, &wide);
+	struct ibv_mr mr = {.context = r.ctx, .pd = r.pd, .lkey = 0x1234};
+	struct ibv_mw *one = ibv_alloc_mw(r.pd, IBV_MW_TYPE_1), *two = ibv_alloc_mw(r.pd, IBV_MW_TYPE_2);
+	struct ibv_mw_bind bind = {.wr_id = 7,
+				   .send_flags = IBV_SEND_SIGNALED,
+				   .bind_info = {.mr = &mr,
+						 .addr = 0x123456789abc,
+						 .length = 1ull << 40,
+						 .mw_access_flags = IBV_ACCESS_REMOTE_READ}};
+	struct ibv_send_wr wr = {.opcode = IBV_WR_BIND_MW, .send_flags = IBV_SEND_FENCE}, *bad;
+	uint32_t rkey;
+
+	(void)state;
+	assert_non_null(one);
+	assert_non_null(two);
+	rkey = one->rkey;
+	assert_int_equal(ibv_bind_mw(r.qp, one, &bind), 0);
+	assert_int_equal(one->rkey, ibv_inc_rkey(rkey));
+	expect_bind(&r, 0, 1, rkey, one->rkey, 1ull << 40, 0x1234);
+	bind.bind_info.mr = NULL; /* unbinds */
+	bind.bind_info.length = bind.bind_info.addr = 0;
+	assert_int_equal(ibv_bind_mw(r.qp, one, &bind), 0);
+	assert_int_equal(one->rkey, ibv_inc_rkey(ibv_inc_rkey(rkey)));
+	r.core->pipe.ci++;
+	rkey = two->rkey;
+	two->rkey = 0xdead; /* what an application writes there is its own business */
+	wr.bind_mw.mw = two;
+	wr.bind_mw.rkey = rkey + 0x77;
+	wr.bind_mw.bind_info =
+		(struct ibv_mw_bind_info){&mr, 0x123456789abc, 3, IBV_ACCESS_REMOTE_READ};
+	assert_int_equal(flexins_post_send(r.qp, &wr, &bad), 0);
+	assert_int_equal(two->rkey, 0xdead);
+	expect_bind(&r, 2, 4, rkey, rkey + 0x77, 3, 0x1234);
+	assert_int_equal(ibv_dealloc_mw(one), 0);
+	assert_int_equal(ibv_dealloc_mw(two), 0);
+	rig_end(&r);
+}
+
 static void check_flags(struct rig *r, unsigned all)
 {
 	static const unsigned pair[][2] = {
@@ -316,6 +371,7 @@ int main(void)
 		cmocka_unit_test(test_sges),	cmocka_unit_test(test_inline),
 		cmocka_unit_test(test_atomics), cmocka_unit_test(test_local_inv),
 		cmocka_unit_test(test_flags),	cmocka_unit_test(test_recv_entries),
+		cmocka_unit_test(test_bind),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -76,6 +76,16 @@ static void destroy_qp(struct client *c, uint32_t qp)
 	assert_int_equal(ASK(c, FX_MSG_DESTROY_QP, &req, &rep), 0);
 }
 
+static int alloc_mw(struct client *c, uint32_t pd, uint32_t *handle)
+{
+	struct fx_alloc_mw_req req = {.pd = pd, .type = FX_MW_TYPE_2};
+	struct fx_alloc_mw_rep rep = {0};
+	int err = ASK(c, FX_MSG_ALLOC_MW, &req, &rep);
+
+	*handle = rep.mw;
+	return err;
+}
+
 /* One of each kind, by the handle that ends it. `n` only matters for what is counted in something else. */
 static int make(struct client *c, enum fx_quota_kind k, uint32_t n, uint32_t pd, uint32_t cq, uint32_t *handle)
 {
@@ -90,6 +100,8 @@ static int make(struct client *c, enum fx_quota_kind k, uint32_t n, uint32_t pd,
 		return plan_mr(c, pd, 64, handle);
 	case FX_QUOTA_mr_bytes:
 		return plan_mr(c, pd, n, handle);
+	case FX_QUOTA_mws:
+		return alloc_mw(c, pd, handle);
 	default:
 		return create_qp(c, pd, cq, k == FX_QUOTA_send_wrs ? n : 1, handle);
 	}
@@ -100,7 +112,7 @@ static void end(struct client *c, enum fx_quota_kind k, uint32_t handle)
 	static const uint16_t ops[FX_QUOTA_KINDS] = {
 		[FX_QUOTA_pds] = FX_MSG_DEALLOC_PD,	 [FX_QUOTA_channels] = FX_MSG_DESTROY_CHANNEL,
 		[FX_QUOTA_cqs] = FX_MSG_DESTROY_CQ,	 [FX_QUOTA_mrs] = FX_MSG_DEREG_MR,
-		[FX_QUOTA_mr_bytes] = FX_MSG_DEREG_MR,
+		[FX_QUOTA_mr_bytes] = FX_MSG_DEREG_MR,	 [FX_QUOTA_mws] = FX_MSG_DEALLOC_MW,
 	};
 
 	if (ops[k])
