@@ -83,8 +83,8 @@ static bool poison(uintptr_t at)
 		;
 	if (w && mmap(w->map, w->maplen, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED) {
-		/* relaxed, both: see fx_poisoned_any() */
 		atomic_store_explicit(&w->poisoned, 1, memory_order_relaxed);
+		/* relaxed: see fx_poisoned_any() */
 		atomic_fetch_add_explicit(&fx_poison_count, 1, memory_order_relaxed);
 		done = true;
 	}
@@ -127,6 +127,6 @@ bool fx_mr_poisoned(const struct fx_mr *mr)
 {
 	const struct fx_window *w = mr ? mr->slow : NULL;
 
-	/* relaxed: see fx_poisoned_any() */
+	/* relaxed: it only ever goes up, and a later copy would see it too */
 	return w && atomic_load_explicit(&w->poisoned, memory_order_relaxed);
 }

@@ -96,10 +96,7 @@ extern _Atomic uint32_t fx_poison_count; /* windows poisoned so far, ever */
 
 static inline bool fx_poisoned_any(void)
 {
-	/*
-	 * Relaxed: the handler ran on the thread that asks, in the middle of its own copy. A copy on another thread at
-	 * that very moment may miss it, as one that came a moment earlier would: the next one does not.
-	 */
+	/* relaxed: the handler ran on the thread that asks, in the middle of its own copy */
 	return __builtin_expect(atomic_load_explicit(&fx_poison_count, memory_order_relaxed) != 0, 0);
 }
 bool fx_mr_poisoned(const struct fx_mr *mr);
