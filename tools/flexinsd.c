@@ -42,6 +42,7 @@ struct core {
 
 /* ---- signals ---- */
 
+/* volatile is enough: the handler runs on the main thread only, all others block the signals. */
 static struct fx_control *volatile signalled;
 static volatile sig_atomic_t ending;
 

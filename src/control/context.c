@@ -16,7 +16,10 @@
 #include "control/inside.h"
 #include "memory/window.h"
 
-enum { PAGE = 4096, STALL_S = 5 };
+enum {
+	PAGE = 4096, /* tidy, no more: the arena is one mapping, whatever the machine's pages are */
+	STALL_S = 5,
+};
 #define PIPE_OFF UINT64_C(0)
 #define PIPE_BYTES (sizeof(struct fx_pipe_head) + ((uint64_t)FX_SLOT_SIZE << FX_PIPE_SHIFT))
 #define EVENT_OFF ((PIPE_OFF + PIPE_BYTES + PAGE - 1) / PAGE * PAGE)

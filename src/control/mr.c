@@ -203,8 +203,8 @@ void fx_mr_unpublish(struct fx_mro *mr)
 	struct fx_mr_table *t = &mr->obj.ctx->ctl->mrs;
 
 	mr->obj.going = true;
-	/* release: before the command that asks for the grace period */
-	atomic_store_explicit(&t->slot[fx_handle_index(mr->obj.handle)], NULL, memory_order_release);
+	/* relaxed: the push of the command that asks for the grace period releases it to the worker */
+	atomic_store_explicit(&t->slot[fx_handle_index(mr->obj.handle)], NULL, memory_order_relaxed);
 }
 
 static void dereg_done(struct fx_grace *g)

@@ -373,7 +373,10 @@ static void say_goodbye(struct fx_control *ctl)
 {
 	uint64_t until = fx_now_ms() + GOODBYE_MS;
 
-	/* release: whoever sees it sees every completion stored before */
+	/*
+	 * Release: whoever sees it (acquire) sees what this thread did before. Completions of a worker that still
+	 * runs may become visible later: their requests count as flushed by then, and the host passes them over.
+	 */
 	__atomic_store_n(&ctl->page->alive, 0, __ATOMIC_RELEASE);
 	if (ctl->path[0])
 		unlink(ctl->path);

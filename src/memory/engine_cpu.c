@@ -35,7 +35,8 @@ struct cpu_engine {
 };
 
 /*
- * Orders the previous write before the next one. Nothing to do on x86; ThreadSanitizer does not know fences.
+ * Orders the previous write before the next one: its release put its own bytes in order, but later stores may pass
+ * it on Arm. Nothing to do on x86; ThreadSanitizer does not know fences.
  */
 static inline void write_barrier(void)
 {

@@ -123,7 +123,7 @@ int fx_maps_refresh(struct fx_maps *m)
 
 	if (!m->text) {
 		rc = query(m, 0, &probe);
-		if (rc != -ENOTTY)
+		if (rc != -ENOTTY && rc != -ENOSYS) /* older kernels, emulators */
 			return rc == -ENOENT ? 0 : rc;
 		m->text = true;
 	}

@@ -14,6 +14,21 @@ export HELPERS=$BUILD/tests/apps # our own small programs
 CORE=fxapps-$$
 PATIENCE=60 # seconds that one program may take
 
+# emulate: what was built for another machine runs under $FX_EMULATOR, and so do that machine's own programs in
+# $FX_SYSROOT: a script for each, so that neither cases nor flexins-run need to know.
+emulate()
+{
+	local file
+	mkdir "$TMP/bin"
+	for file in "$BUILD"/tools/flexins* "$BUILD"/tests/apps/* "$FX_SYSROOT"/usr/bin/ib*; do
+		[ -f "$file" ] || continue
+		printf '#!/bin/bash\nexec %s %s "$@"\n' "$FX_EMULATOR" "$file" >"$TMP/bin/${file##*/}"
+	done
+	chmod +x "$TMP"/bin/*
+	PATH=$TMP/bin:$PATH
+	RUN=$TMP/bin/flexins-run CTL=$TMP/bin/flexinsctl CORED=$TMP/bin/flexinsd HELPERS=$TMP/bin
+}
+
 fail()
 {
 	echo "FAILED: $*"

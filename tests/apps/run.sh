@@ -56,6 +56,7 @@ run_group()
 	chmod 755 "$TMP"
 	trap group_end EXIT
 	trap 'exit 130' INT TERM
+	[ -z "${FX_EMULATOR:-}" ] || emulate
 	# shellcheck source=/dev/null
 	. "$here/groups/$group.sh"
 	while read -r name; do

@@ -28,15 +28,16 @@ static void *add_too(void *word)
 
 static void atomics(void)
 {
-	uint64_t *page = aligned_alloc(PAGE, PAGE), onstack[2] = {5, 0};
-	struct ibv_mr *mr = ibv_reg_mr(pd, page, PAGE, ACCESS), *stack = ibv_reg_mr(pd, onstack, sizeof(onstack), ACCESS);
+	size_t size = (size_t)sysconf(_SC_PAGESIZE);
+	uint64_t *page = aligned_alloc(size, size), onstack[2] = {5, 0};
+	struct ibv_mr *mr = ibv_reg_mr(pd, page, size, ACCESS), *stack = ibv_reg_mr(pd, onstack, sizeof(onstack), ACCESS);
 	struct ibv_device_attr attr;
 	pthread_t t;
 
 	NEED(!ibv_query_device(ctx, &attr));
 	NEED(attr.atomic_cap == IBV_ATOMIC_HCA || attr.atomic_cap == IBV_ATOMIC_GLOB);
 	NEED(mr && stack);
-	memset(page, 0, PAGE);
+	memset(page, 0, size);
 	NEED(!pthread_create(&t, NULL, add_too, page));
 	for (uint64_t i = 0; i < ADDS; i++) {
 		post(mr, &page[100], IBV_WR_ATOMIC_FETCH_AND_ADD, mr, page, UINT64_C(1) << 32, 0);
@@ -64,15 +65,16 @@ static void to_state(enum ibv_qp_state state)
 
 static void drain(void)
 {
-	uint64_t *page = aligned_alloc(PAGE, PAGE);
-	struct ibv_mr *mr = ibv_reg_mr(pd, page, PAGE, ACCESS);
+	size_t size = (size_t)sysconf(_SC_PAGESIZE);
+	uint64_t *page = aligned_alloc(size, size);
+	struct ibv_mr *mr = ibv_reg_mr(pd, page, size, ACCESS);
 	struct ibv_qp_init_attr init;
 	struct ibv_async_event ev;
 	struct ibv_qp_attr a;
 	struct ibv_wc wc;
 
 	NEED(mr);
-	memset(page, 0, PAGE);
+	memset(page, 0, size);
 	page[0] = 1;
 	post(mr, page, IBV_WR_RDMA_WRITE, mr, &page[8], 0, 0);
 	to_state(IBV_QPS_SQD);

@@ -285,11 +285,11 @@ static int without_userfaultfd(int sock)
 	return 0;
 }
 
-PLAY(no_update_is_lost, 0)
-PLAY(rollback_loses_nothing, 0)
-PLAY(half_a_conversion, 0)
-PLAY(own_stacks_are_refused, 0)
-PLAY(without_userfaultfd, 0)
+PLAY_IN_KERNEL(no_update_is_lost, 0)
+PLAY_IN_KERNEL(rollback_loses_nothing, 0)
+PLAY_IN_KERNEL(half_a_conversion, 0)
+PLAY_IN_KERNEL(own_stacks_are_refused, 0)
+PLAY_IN_KERNEL(without_userfaultfd, 0)
 
 int main(void)
 {
@@ -298,5 +298,5 @@ int main(void)
 		BOTH(own_stacks_are_refused), BOTH(without_userfaultfd),
 	};
 
-	return cmocka_run_group_tests(tests, setup, NULL);
+	return verdict(cmocka_run_group_tests(tests, setup, NULL));
 }

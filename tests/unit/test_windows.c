@@ -313,16 +313,16 @@ static void a_dead_process_is_refused(void **state)
 	assert_non_null(strstr(why, "process"));
 }
 
-PLAY(edges_stay_slow, 0)
-PLAY(registered_again, 0)
+PLAY_IN_KERNEL(edges_stay_slow, 0)
+PLAY_IN_KERNEL(registered_again, 0)
 PLAY(shared_memory_is_mapped, 0)
-PLAY(unconvertible_memory, 0)
+PLAY_IN_KERNEL(unconvertible_memory, 0)
 PLAY(lies_are_not_believed, 0)
-PLAY(backing_taken_away, 0)
-PLAY(many_areas, 0)
-PLAY(vma_budget, 8)
+PLAY_IN_KERNEL(backing_taken_away, 0)
+PLAY_IN_KERNEL(many_areas, 0)
+PLAY_IN_KERNEL(vma_budget, 8)
 PLAY(unfinished_plans, 0)
-PLAY(unmapped_while_registered, 0)
+PLAY_IN_KERNEL(unmapped_while_registered, 0)
 
 int main(void)
 {
@@ -340,5 +340,5 @@ int main(void)
 		cmocka_unit_test(a_dead_process_is_refused),
 	};
 
-	return cmocka_run_group_tests(tests, setup, NULL);
+	return verdict(cmocka_run_group_tests(tests, setup, NULL));
 }
