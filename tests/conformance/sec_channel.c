@@ -5,6 +5,7 @@
  * Room: tests. May use: verbs and libc.
  */
 #include <pthread.h>
+#include <sched.h>
 
 #include "sections.h"
 
@@ -318,12 +319,14 @@ static void without_channel(const struct row *row)
 
 /* ---- races ---- */
 
-static volatile int armed_all; /* of the threads that hammer */
+static volatile int armed_once, armed_all; /* of the thread that hammers */
 
 static void *arms(void *cq)
 {
-	while (!__atomic_load_n(&armed_all, __ATOMIC_RELAXED))
+	while (!__atomic_load_n(&armed_all, __ATOMIC_RELAXED)) {
 		ibv_req_notify_cq(cq, 0);
+		__atomic_store_n(&armed_once, 1, __ATOMIC_RELEASE); /* the arm is in the device's hands */
+	}
 	return NULL;
 }
 
@@ -339,6 +342,8 @@ static void hammered(const struct row *row)
 	(void)row;
 	nonblocking(r->a.channel->fd);
 	NEED_EQ(pthread_create(&t, NULL, arms, r->a.scq), 0);
+	while (!__atomic_load_n(&armed_once, __ATOMIC_ACQUIRE))
+		sched_yield();
 	for (uint64_t i = 0; i < 2000; i++) {
 		one_write(r, i);
 		need_wc(r->a.scq, i, IBV_WC_SUCCESS);
