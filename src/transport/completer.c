@@ -305,7 +305,7 @@ static bool over(const struct fx_qp *qp, const struct fx_wqe *w, uint8_t *status
 /* In SQD: is everything that was begun over? */
 static void look_drained(struct fx_tp *tp, struct fx_qp *qp)
 {
-	if (qp->una.index == qp->post_index || fx_wqe_at(&qp->una)->psn == FX_PSN_NONE)
+	if (qp->una.index == qp->post_index || fx_wqe_oldest(tp, qp)->psn == FX_PSN_NONE)
 		fx_qp_drained(tp, qp);
 }
 
@@ -314,7 +314,7 @@ static void retire(struct fx_tp *tp, struct fx_qp *qp)
 	uint8_t status;
 
 	while (qp->una.index != qp->post_index) {
-		struct fx_wqe *w = fx_wqe_at(&qp->una);
+		struct fx_wqe *w = fx_wqe_oldest(tp, qp);
 
 		if (!over(qp, w, &status))
 			return;

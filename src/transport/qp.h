@@ -232,6 +232,8 @@ struct fx_tp {
 
 /* ---- wqe.c ---- */
 struct fx_wqe *fx_wqe_at(struct fx_cursor *cur);
+/* At una, of a queue that is not empty; what una has passed goes. */
+struct fx_wqe *fx_wqe_oldest(struct fx_tp *tp, struct fx_qp *qp);
 void fx_cursor_next(struct fx_cursor *cur);
 void fx_wqe_retire(struct fx_tp *tp, struct fx_qp *qp); /* the WQE at `una` is over */
 /* Forgets every WQE; the next to come has number `index`. */

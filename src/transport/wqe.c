@@ -95,22 +95,33 @@ void fx_cursor_next(struct fx_cursor *cur)
 	cur->index++;
 }
 
+struct fx_wqe *fx_wqe_oldest(struct fx_tp *tp, struct fx_qp *qp)
+{
+	struct fx_chunk *before = qp->una.c;
+	struct fx_wqe *w = fx_wqe_at(&qp->una);
+
+	if (qp->una.c == before)
+		return w;
+	/* cursors at the same request must not stay behind, at the end of a chunk that goes */
+	if (qp->ack.index == qp->una.index)
+		qp->ack = qp->una;
+	if (qp->cur.index == qp->una.index)
+		qp->cur = qp->una;
+	chunk_retire(tp, before);
+	return w;
+}
+
 void fx_wqe_retire(struct fx_tp *tp, struct fx_qp *qp)
 {
-	struct fx_chunk *before = qp->una.c, *c;
+	struct fx_chunk *c;
 
+	fx_wqe_oldest(tp, qp);
 	fx_cursor_next(&qp->una);
 	/* a flush overtakes the other cursors */
 	if ((int32_t)(qp->ack.index - qp->una.index) < 0)
 		qp->ack = qp->una;
 	if ((int32_t)(qp->cur.index - qp->una.index) < 0)
 		qp->cur = qp->una;
-	for (c = before; c != qp->una.c;) {
-		struct fx_chunk *next = c->next;
-
-		chunk_retire(tp, c);
-		c = next;
-	}
 	/* an empty queue starts over at the same, warm chunk */
 	c = qp->una.c;
 	if (qp->una.index == qp->post_index && c->refs == 0 && qp->una.i == c->used) {
