@@ -254,6 +254,28 @@ static void test_silence_survived(void **state)
 	pair_destroy(p);
 }
 
+/* A queue that is never empty gives back what it has passed. */
+static void test_memory_comes_back(void **state)
+{
+	enum { DEEP = 40, TOTAL = 10000 };
+	struct pair *p = pair_create(NULL);
+	unsigned posted = 0, done = 0;
+	uint64_t first = 0;
+
+	(void)state;
+	while (done < TOTAL) {
+		for (; posted < TOTAL && posted - done < DEEP; posted++)
+			pair_post(p, 0, FX_WR_WRITE, 0, 100, 0);
+		pair_run(p, 1 * US);
+		done += p->n[0];
+		p->n[0] = p->nlog = 0;
+		if (!first && done > DEEP)
+			first = fx_tp_memory(p->h[0]->tp);
+	}
+	assert_int_equal(fx_tp_memory(p->h[0]->tp), first);
+	pair_destroy(p);
+}
+
 /* ---- receiver not ready ---- */
 
 static void test_rnr_waits(void **state)
@@ -487,7 +509,8 @@ int main(void)
 		cmocka_unit_test(test_ack_coalescing),	   cmocka_unit_test(test_go_back_to_the_gap),
 		cmocka_unit_test(test_lost_ack),	   cmocka_unit_test(test_read_goes_on),
 		cmocka_unit_test(test_retry_exceeded),	   cmocka_unit_test(test_silence_survived),
-		cmocka_unit_test(test_rnr_waits),	   cmocka_unit_test(test_rnr_exceeded),
+		cmocka_unit_test(test_memory_comes_back),  cmocka_unit_test(test_rnr_waits),
+		cmocka_unit_test(test_rnr_exceeded),
 		cmocka_unit_test(test_rnr_counted_anew),   cmocka_unit_test(test_rnr_is_no_silence),
 		cmocka_unit_test(test_rnr_write_imm),
 		cmocka_unit_test(test_ack_for_the_future), cmocka_unit_test(test_old_answers),

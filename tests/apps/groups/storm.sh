@@ -26,7 +26,7 @@ storm()
 	wait_for 10 no_objects || fail "left behind: $("$CTL" --core "$CORE" show)"
 	after=$(resident)
 	echo "NOTE: the core's memory: $before KiB before, $after KiB after"
-	[ $((after - before)) -lt 32768 ] || fail "the core's memory grew from $before to $after KiB"
+	[ $((after - before)) -lt 8192 ] || fail "the core's memory grew from $before to $after KiB"
 }
 
 STORM_SECONDS=${STORM_SECONDS:-0} STORM_SEED=${STORM_SEED:-1}
