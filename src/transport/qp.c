@@ -97,6 +97,7 @@ void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause)
 	qp->state = FX_QPS_ERR;
 	qp->rnr_wait = qp->draining = false;
 	qp->cut_err = 0;
+	fx_park_drop(tp, qp);
 	fx_touch(tp, qp);
 	qp->flush_wait = FX_FLUSH_SOON;
 	fx_timer_set(tp, qp, tp->now + FX_FLUSH_SOON);
@@ -133,6 +134,7 @@ static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
 {
 	fx_place_drop(qp, &qp->reqs);
 	fx_place_drop(qp, &qp->resp);
+	fx_park_drop(tp, qp);
 	fx_wheel_disarm(&tp->wheel, &qp->timer);
 	fx_run_not(tp, qp);
 	fx_touch(tp, qp); /* for what was queued to go home */
@@ -141,6 +143,7 @@ static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
 	qp->natomics = 0;
 	qp->nak_want = 0;
 	qp->ack_want = qp->nak_sent = qp->dead_end = qp->have_rwqe = false;
+	qp->looking = qp->looked = false;
 	qp->rnr_wait = qp->rewound = qp->draining = qp->greeted = false;
 	qp->cause = FX_CAUSE_NONE;
 	qp->cut_err = qp->retries = qp->rnr_retries = 0;

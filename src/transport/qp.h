@@ -8,6 +8,7 @@
  *	requester.c	WQEs -> request packets
  *	completer.c	ACK, NAK, READ responses -> progress; retires WQEs into CQEs
  *	responder.c	request packets -> placements
+ *	look.c		packets that wait for a fresh look at their receive queue
  *	answer.c	READ responses, results of atomics, acknowledges and NAKs, in order
  *	place.c		placements in PSN order over asynchronous DMA engines
  *	state.c		the state table of modify_qp
@@ -222,6 +223,12 @@ struct fx_qp {
 	uint32_t natomics; /* executed; the last of them are in results[] */
 	struct fx_result results[FX_MAX_RD_ATOMIC];
 	struct fx_rq rq;
+	struct { /* packets that wait for a look, in their order of arrival */
+		struct fx_pkt *head, *tail;
+		uint32_t n;
+	} parked;
+	bool looking; /* one is under way */
+	bool looked;  /* ... and has just ended: nothing but what it brought is there */
 	bool have_rwqe;
 	uint32_t rwqe_index, rwqe_nsge, rwqe_len, rwqe_sge, rwqe_off;
 	struct fx_sge *rwqe; /* max_recv_sge of them */
@@ -319,8 +326,14 @@ void fx_completer_settle(struct fx_tp *tp, struct fx_qp *qp); /* a local error w
 void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp); /* receives, in ERR */
+void fx_responder_looked(struct fx_tp *tp, struct fx_qp *qp); /* the same, after a look for more of them */
 /* The region that the peer names, if it and the QP give these rights on these bytes; else NULL. */
 struct fx_mr *fx_remote_mr(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len, uint32_t access);
+
+/* ---- look.c ---- */
+bool fx_rq_look(struct fx_tp *tp, struct fx_qp *qp); /* true: a fresh look at the receive queue is under way */
+void fx_park(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p); /* until it is over */
+void fx_park_drop(struct fx_tp *tp, struct fx_qp *qp);
 
 /* ---- answer.c ---- */
 bool fx_answer_room(const struct fx_qp *qp, const struct fx_pkt *p); /* may the placed request take effect? */

@@ -128,6 +128,11 @@ struct fx_tp_env {
 	void *arg;
 	/* A CQE fires the CQ's arm: fx_cq_fire(), and tell whoever waits. May be NULL if nobody arms. */
 	void (*comp)(void *arg, struct fx_cq *cq);
+	/*
+	 * A receive is wanted and none is here. True: a look that begins now is under way, and fx_tp_looked() follows,
+	 * never from inside of this call; false, or NULL: what is here is all there is.
+	 */
+	bool (*look)(void *arg, struct fx_qp *qp);
 };
 
 struct fx_tp_cfg {
@@ -149,6 +154,8 @@ void fx_tp_set_now(struct fx_tp *tp, uint64_t now);
 
 /* Takes n packets; they come back, in any order and possibly later, by fx_tp_released(). */
 void fx_tp_rx(struct fx_tp *tp, struct fx_pkt **pkts, unsigned n);
+/* The look that env.look began is over: receives that the host had posted before it are here. */
+void fx_tp_looked(struct fx_tp *tp, struct fx_qp *qp);
 /* The list of packets that the transport is done with, linked by `next`; empties it. */
 struct fx_pkt *fx_tp_released(struct fx_tp *tp);
 
