@@ -216,7 +216,7 @@ unsigned fx_mirror_poll(struct fx_mirror *m, uint64_t now)
 {
 	unsigned n;
 
-	if (__builtin_expect(!m->ctxs && !m->flight, 1))
+	if (__builtin_expect(!m->ctxs && !m->flight && !m->looks, 1))
 		return 0;
 	m->now = now;
 	retry_stuck(m);

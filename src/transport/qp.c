@@ -58,7 +58,7 @@ static void tell(struct fx_tp *tp, struct fx_qp *qp, enum fx_async type)
 }
 
 /* The first completion that found no room: nobody can rely on the CQ any more, whoever used it. */
-static void cq_overran(struct fx_tp *tp, struct fx_cq *cq)
+static void cq_failed(struct fx_tp *tp, struct fx_cq *cq)
 {
 	if (tp->cfg.env.cq_error)
 		tp->cfg.env.cq_error(tp->cfg.env.arg, cq);
@@ -85,9 +85,18 @@ void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct
 	}
 	tp->n.cq_overruns++;
 	if (!was_overrun)
-		cq_overran(tp, cq);
+		cq_failed(tp, cq);
 	else
 		fx_qp_error(tp, qp, FX_CAUSE_CQ_OVERRUN); /* it came later */
+}
+
+void fx_tp_cq_overran(struct fx_tp *tp, struct fx_cq *cq)
+{
+	tp->n.cq_overruns++;
+	if (cq->overrun)
+		return;
+	cq->overrun = true;
+	cq_failed(tp, cq);
 }
 
 void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause)
@@ -203,6 +212,11 @@ uint32_t fx_qp_number(const struct fx_qp *qp)
 const struct fx_qp_cfg *fx_qp_config(const struct fx_qp *qp)
 {
 	return &qp->cfg;
+}
+
+struct fx_rq *fx_qp_rq(struct fx_qp *qp)
+{
+	return &qp->rq;
 }
 
 void fx_qp_snapshot(const struct fx_qp *qp, struct fx_qp_info *info)

@@ -220,6 +220,8 @@ void fx_qp_query(const struct fx_qp *qp, struct fx_qp_attr *attr);
 uint32_t fx_qp_gen(const struct fx_qp *qp);
 uint32_t fx_qp_number(const struct fx_qp *qp);
 const struct fx_qp_cfg *fx_qp_config(const struct fx_qp *qp);
+/* Its receive queue, for whoever says where the slots are before the QP is attached. */
+struct fx_rq *fx_qp_rq(struct fx_qp *qp);
 /*
  * Takes it out of the transport: no packet finds it, no timer fires, its queues are dropped without completions.
  * It may be freed (fx_qp_free) once fx_qp_idle() says that nothing under way points at it.
@@ -240,6 +242,9 @@ void fx_qp_snapshot(const struct fx_qp *qp, struct fx_qp_info *info);
 
 /* Calls fn for every attached QP (worker thread). */
 void fx_tp_each_qp(struct fx_tp *tp, void (*fn)(void *arg, struct fx_qp *qp), void *arg);
+
+/* The CQ has lost a completion where its owner could not see it: in error now, as if it had found no room here. */
+void fx_tp_cq_overran(struct fx_tp *tp, struct fx_cq *cq);
 
 struct fx_counters *fx_tp_counters(struct fx_tp *tp);
 uint64_t fx_tp_memory(const struct fx_tp *tp); /* bytes of WQE chunks taken from the system */
