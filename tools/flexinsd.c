@@ -152,6 +152,16 @@ static int start_eal(struct core *core, char *why)
 	return err;
 }
 
+static bool is_remote(const struct core *core)
+{
+	return core->o.place == &fx_place_remote;
+}
+
+static const struct fx_dma_bus *bus_of(const struct core *core)
+{
+	return is_remote(core) ? &core->o.bus : NULL;
+}
+
 static int start_control(struct core *core, bool shared, char *why)
 {
 	struct fx_port_cfg port = {
@@ -165,6 +175,8 @@ static int start_control(struct core *core, bool shared, char *why)
 		.name = core->o.name,
 		.poll = core->o.poll,
 		.dma = core->o.dma,
+		.bus = bus_of(core) ? core->o.bus_text : NULL,
+		.place = core->o.place,
 		.workers = core->nworkers,
 		.shared_cpus = shared,
 		.linger_ms = core->o.linger_ms,
@@ -195,6 +207,7 @@ static int start_workers(struct core *core, bool shared, char *why)
 			.poll = strcmp(core->o.poll, "spin") ? FX_POLL_ADAPTIVE : FX_POLL_SPIN,
 			.shared_cpus = shared,
 			.dma = core->o.dma,
+			.bus = bus_of(core),
 		};
 
 		core->workers[w] = fx_worker_create(&cfg, why, WHY);
@@ -209,6 +222,36 @@ static int start_workers(struct core *core, bool shared, char *why)
 	if (err && !why[0])
 		snprintf(why, WHY, "cannot start a worker thread: %s", strerror(-err));
 	return err;
+}
+
+/* The file that leads hosts to a core which shares no memory with them: beside the socket, NAME.tcp. */
+static int ticket_path(const struct core *core, char *path, size_t size, char *why)
+{
+	size_t len = strlen(core->path), tail = strlen(".sock");
+
+	if (len > tail && !strcmp(core->path + len - tail, ".sock"))
+		len -= tail;
+	if (fx_text(path, size, "%.*s.tcp", (int)len, core->path))
+		return 0;
+	snprintf(why, WHY, "the path of the token's file is too long: choose a shorter --socket");
+	return -ENAMETOOLONG;
+}
+
+/* The name is ours once its socket is: so is what an earlier core of that name left behind. */
+static int start_listening(struct core *core, char *why)
+{
+	unsigned mode = geteuid() == 0 ? 0666 : 0600;
+	char ticket[sizeof(core->path)];
+	int err = ticket_path(core, ticket, sizeof(ticket), why);
+
+	if (!err)
+		err = fx_control_listen(core->ctl, core->path, mode, why, WHY);
+	if (err)
+		return err;
+	if (is_remote(core))
+		return fx_control_listen_tcp(core->ctl, core->o.listen, ticket, mode, why, WHY);
+	unlink(ticket);
+	return 0;
 }
 
 static int start(struct core *core, char *why)
@@ -226,7 +269,7 @@ static int start(struct core *core, char *why)
 	if (!err)
 		err = start_workers(core, shared, why);
 	if (!err)
-		err = fx_control_listen(core->ctl, core->path, geteuid() == 0 ? 0666 : 0600, why, WHY);
+		err = start_listening(core, why);
 	return err;
 }
 
@@ -237,8 +280,8 @@ static void say_ready(struct core *core)
 
 	inet_ntop(AF_INET6, port->gid, gid, sizeof(gid));
 	fx_log(FX_LOG_INFO,
-	       "core %s is ready: %s on port %s (%s), %s hugepages, polling %s, DMA %s, socket %s",
-	       core->o.name, gid, port->name, port->driver, fx_eal_has_huge() ? "with" : "without",
+	       "core %s is ready, %s: %s on port %s (%s), %s hugepages, polling %s, DMA %s, socket %s",
+	       core->o.name, is_remote(core) ? "emulated" : "local", gid, port->name, port->driver, fx_eal_has_huge() ? "with" : "without",
 	       core->o.poll, core->o.dma, core->path);
 	if (core->o.ready_fd < 0)
 		return;

@@ -25,6 +25,11 @@ static const char usage_text[] =
 	"  --ip ADDR            the port's address (default: the machine's first)\n"
 	"  --mtu BYTES          largest path MTU: 256, 512, 1024, 2048 or 4096 (default: 4096)\n"
 	"  --huge, --no-huge    with or without hugepages (default: with, if enough are free)\n"
+	"  --placement WHERE    local: on its hosts' machine (default); emulated: as if behind a bus, sharing no\n"
+	"                       memory with them: rings and windows by DMA, control over TCP with a token\n"
+	"  --bus SPEC           of that placement: latency=NS,width=GB/s,reorder=PERMILLE,seed=N\n"
+	"                       (default: latency=1000,width=63,reorder=50,seed=1)\n"
+	"  --listen ADDR[:PORT] of that placement (default: any port of 127.0.0.1)\n"
 	"  --poll MODE          adaptive: sleep when idle (default); spin: needs a CPU of its own\n"
 	"  --dma ENGINE         cpu (default), or chaos[=DELAY[,SEED]]: late and out of order, for tests\n"
 	"  --linger SECONDS     end so long after the last client (default: never)\n"
@@ -120,6 +125,24 @@ static const char *set_dma(struct fx_options *o, const char *text)
 	return fx_worker_knows_dma(text) ? NULL : "cpu, or chaos[=DELAY[,SEED]]";
 }
 
+static const char *set_placement(struct fx_options *o, const char *text)
+{
+	o->place = strcmp(text, "emulated") ? &fx_place_shared : &fx_place_remote;
+	return !strcmp(text, "emulated") || !strcmp(text, "local") ? NULL : "local or emulated";
+}
+
+static const char *set_bus(struct fx_options *o, const char *text)
+{
+	o->bus_text = text;
+	return fx_dma_bus_parse(&o->bus, text);
+}
+
+static const char *set_listen(struct fx_options *o, const char *text)
+{
+	o->listen = text;
+	return *text ? NULL : "an IPv4 address, with :PORT or without";
+}
+
 static const char *set_linger(struct fx_options *o, const char *text)
 {
 	unsigned long n;
@@ -172,6 +195,9 @@ static const struct {
 	{"no-huge", false, false, set_no_huge},
 	{"poll", true, true, set_poll},
 	{"dma", true, true, set_dma},
+	{"placement", true, true, set_placement},
+	{"bus", true, true, set_bus},
+	{"listen", true, true, set_listen},
 	{"linger", true, true, set_linger},
 	{"ready-fd", true, false, set_ready_fd},
 	{"foreground", false, false, set_foreground},
@@ -224,6 +250,8 @@ static void defaults(struct fx_options *o)
 {
 	*o = (struct fx_options){
 		.name = "default", .dma = "cpu", .poll = "adaptive", .mtu = 4096, .ready_fd = -1, .log = FX_LOG_WARN};
+	set_placement(o, "local");
+	set_bus(o, "latency=1000,width=63,reorder=50,seed=1");
 	fx_quota_normal(&o->quota.others);
 }
 

@@ -11,14 +11,18 @@
 
 #include "control/log.h"
 #include "control/quota.h"
+#include "control/control.h"
 #include "core/eal.h"
+#include "memory/engine.h"
 
 #define FX_CONFIG_FILE "/etc/flexins/flexinsd.conf"
 
 struct rte_cfgfile;
 
 struct fx_options {
-	const char *name, *socket, *ip, *dma, *poll, *config;
+	const char *name, *socket, *ip, *dma, *poll, *config, *listen, *bus_text;
+	const struct fx_place_ops *place;
+	struct fx_dma_bus bus;
 	uint32_t mtu;
 	unsigned linger_ms;
 	int ready_fd;

@@ -20,7 +20,7 @@ enum fx_cmd_op {
 	FX_CMD_CTX_DEL,	   /* and no more: its memory goes away next */
 	FX_CMD_CTX_BROKEN, /* from the worker: the pipe contradicts itself, the context has to go */
 	FX_CMD_CQ_ADD,	   /* data: struct fx_cq; from now on it may be armed */
-	FX_CMD_CQ_DEL,	   /* data: the same; none of its events is under way after it */
+	FX_CMD_CQ_DEL,	   /* data: the same; nothing of it is under way after it */
 	FX_CMD_QP_ATTACH,
 	FX_CMD_QP_MODIFY, /* data: struct fx_cmd_modify */
 	FX_CMD_QP_QUERY,  /* data: struct fx_cmd_modify, its attr, gen filled in */
@@ -106,10 +106,12 @@ struct fx_wctx {
 	struct fx_pipe_rx pipe;
 	int kick;		   /* eventfd; the application writes it */
 	struct fx_event_tx events; /* the worker is their producer */
+	struct fx_mirror_ctx *mirror; /* NULL: pipe and events are the host's own */
+	_Atomic bool kicked;	   /* by a host that cannot write `kick` itself */
 	struct fx_cmd broken;	   /* sent to the control thread once */
 	/* the worker's */
 	uint32_t slot;
-	uint32_t ncqs; /* that may be armed */
+	uint32_t ncqs;
 	bool dead;
 };
 
@@ -117,6 +119,7 @@ struct fx_wctx {
 struct fx_stage;
 struct fx_wqp {
 	struct fx_wctx *ctx;
+	struct fx_mirror_rq *rq; /* NULL: the receive queue is the host's own */
 	struct fx_stage *first, *last; /* the worker's: packets in gathering, and what goes out after each */
 };
 
@@ -174,6 +177,13 @@ static inline void fx_cmd_send(struct fx_mailbox *m, struct fx_cmd *cmd)
 {
 	fx_cmd_push(&m->todo, cmd);
 	fx_rouse(m->worker_fd);
+}
+/* Control thread: the host has put something into its pipe. */
+static inline void fx_ctx_kick(struct fx_mailbox *m, struct fx_wctx *ctx)
+{
+	/* acq_rel: what the host had written before is read after the worker has taken the flag */
+	if (!atomic_exchange_explicit(&ctx->kicked, true, memory_order_acq_rel))
+		fx_rouse(m->worker_fd);
 }
 /* Worker. */
 static inline void fx_cmd_done(struct fx_mailbox *m, struct fx_cmd *cmd)

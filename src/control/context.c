@@ -1,64 +1,37 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Contexts: the greeting that opens one, its arena, and its end.
+ * Contexts: the greeting that opens one, and its end.
  *
- * An arena is one sealed memfd: the head and slots of the send pipe, the event ring, then the heap, which the
- * client lays out as it likes. It is sparse: its size is address space, and pages are taken by whoever
- * touches them first. The end of a context needs no memory and no goodwill: all that it takes was allocated
- * with the objects.
+ * Its arena has the head and slots of the send pipe, the event ring, a page for the core page, then the heap, which the
+ * client lays out as it likes; where that memory is is the placement's matter (place.h). The end of a context needs no
+ * memory and no goodwill: all that it takes was allocated with the objects.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "control/inside.h"
 #include "memory/window.h"
 
-enum {
-	PAGE = 4096, /* tidy, no more: the arena is one mapping, whatever the machine's pages are */
-	STALL_S = 5,
-};
-#define PIPE_OFF UINT64_C(0)
-#define PIPE_BYTES (sizeof(struct fx_pipe_head) + ((uint64_t)FX_SLOT_SIZE << FX_PIPE_SHIFT))
-#define EVENT_OFF ((PIPE_OFF + PIPE_BYTES + PAGE - 1) / PAGE * PAGE)
-#define EVENT_BYTES (sizeof(struct fx_event_head) + (sizeof(struct fx_event) << FX_EVENT_SHIFT))
-#define HEAP_OFF ((EVENT_OFF + EVENT_BYTES + PAGE - 1) / PAGE * PAGE)
+enum { STALL_S = 5 };
 static_assert(1u << FX_EVENT_SHIFT >= 2 * FX_LIMIT_CQ, "asynchronous events leave room for one of every CQ");
 
-void *fx_arena(struct fx_ctx *ctx, uint64_t off, uint64_t len)
+bool fx_arena_holds(uint64_t off, uint64_t len)
 {
-	if (off % FX_LINE || off < HEAP_OFF || off > FX_ARENA_SIZE || len > FX_ARENA_SIZE - off)
-		return NULL;
-	return ctx->arena + off;
+	return off % FX_LINE == 0 && off >= FX_HEAP_OFF && off <= FX_ARENA_SIZE && len <= FX_ARENA_SIZE - off;
 }
 
-static int make_arena(struct fx_ctx *ctx)
-{
-	void *p;
-
-	ctx->arena_fd = memfd_create("flexins-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (ctx->arena_fd < 0 || ftruncate(ctx->arena_fd, (off_t)FX_ARENA_SIZE) < 0 ||
-	    fcntl(ctx->arena_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-		return -errno;
-	p = mmap(NULL, FX_ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, ctx->arena_fd, 0);
-	if (p == MAP_FAILED)
-		return -errno;
-	ctx->arena = p;
-	return 0;
-}
-
-/* The pipe was taken to pieces by its own producer: only its context suffers. */
-static void pipe_broken(struct fx_cmd *cmd)
+/* The rings were taken to pieces by their own host, or away: only its context suffers. */
+static void rings_broken(struct fx_cmd *cmd)
 {
 	struct fx_ctx *ctx = cmd->arg;
 
+	if (!ctx->client)
+		return; /* it has gone, and its memory with it */
 	ctx->ctl->n.broken_pipes++;
-	fx_log(FX_LOG_WARN, "context %u (%s, process %d): its send pipe contradicts itself; disconnected",
+	fx_log(FX_LOG_WARN, "context %u (%s, process %d): its rings contradict themselves, or are gone; disconnected",
 	       fx_handle_index(ctx->id), ctx->program, (int)ctx->pid);
-	if (ctx->client)
-		fx_client_drop(ctx->client);
+	fx_client_drop(ctx->client);
 }
 
 static int make_wctx(struct fx_ctx *ctx)
@@ -69,14 +42,7 @@ static int make_wctx(struct fx_ctx *ctx)
 		return -ENOMEM;
 	*w = (struct fx_wctx){
 		.id = ctx->id,
-		.pipe = {.head = (struct fx_pipe_head *)(ctx->arena + PIPE_OFF),
-			 .slots = ctx->arena + PIPE_OFF + sizeof(struct fx_pipe_head),
-			 .shift = FX_PIPE_SHIFT},
-		.events = {.head = (struct fx_event_head *)(ctx->arena + EVENT_OFF),
-			   .ring = (struct fx_event *)(ctx->arena + EVENT_OFF + sizeof(struct fx_event_head)),
-			   .shift = FX_EVENT_SHIFT,
-			   .wake = ctx->wake[1]},
-		.broken = {.op = FX_CMD_CTX_BROKEN, .done = pipe_broken, .arg = ctx},
+		.broken = {.op = FX_CMD_CTX_BROKEN, .done = rings_broken, .arg = ctx},
 	};
 	ctx->wctx = w;
 	w->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -91,16 +57,15 @@ static void close_fd(int fd)
 
 static void ctx_free(struct fx_ctx *ctx)
 {
+	const struct fx_place_ops *place = ctx->ctl->cfg.place;
+
+	place->close(ctx);
+	place->wake_close(&ctx->wake);
 	if (ctx->space)
 		fx_space_close(ctx->space);
 	if (ctx->wctx)
 		close_fd(ctx->wctx->kick);
 	free(ctx->wctx);
-	if (ctx->arena)
-		munmap(ctx->arena, FX_ARENA_SIZE);
-	close_fd(ctx->arena_fd);
-	close_fd(ctx->wake[0]);
-	close_fd(ctx->wake[1]);
 	if (ctx->id)
 		fx_table_del(&ctx->ctl->ctxs, ctx->id, fx_now_ms());
 	fx_quota_give(ctx->user, FX_QUOTA_contexts, 1);
@@ -108,12 +73,19 @@ static void ctx_free(struct fx_ctx *ctx)
 	free(ctx);
 }
 
-/* Only our end: the client's must block, or not, as the client wants. */
-static int make_wake(struct fx_ctx *ctx)
+/* Its rings, and what wakes those who wait for them. */
+static int open_rings(struct fx_ctx *ctx, struct fx_client *c)
 {
-	if (pipe2(ctx->wake, O_CLOEXEC) < 0)
-		return -errno;
-	return fcntl(ctx->wake[1], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
+	const struct fx_place_ops *place = ctx->ctl->cfg.place;
+	int err = make_wctx(ctx);
+
+	if (!err)
+		err = place->open(ctx, c);
+	if (!err)
+		err = place->wake_open(ctx, &ctx->wake, 0);
+	if (!err)
+		ctx->wctx->events.wake = ctx->wake.ring;
+	return err;
 }
 
 static struct fx_ctx *ctx_open(struct fx_client *c, int *err)
@@ -131,7 +103,7 @@ static struct fx_ctx *ctx_open(struct fx_client *c, int *err)
 	ctx->pid = c->cred.pid;
 	ctx->uid = c->cred.uid;
 	ctx->gid = c->cred.gid;
-	ctx->arena_fd = ctx->wake[0] = ctx->wake[1] = -1;
+	ctx->wake = FX_NO_WAKE;
 	memcpy(ctx->program, c->req.hello.program, FX_VERSION_LEN);
 	memcpy(ctx->version, c->req.hello.version, FX_VERSION_LEN);
 	ctx->id = fx_table_add(&c->ctl->ctxs, ctx, fx_now_ms());
@@ -140,14 +112,11 @@ static struct fx_ctx *ctx_open(struct fx_client *c, int *err)
 		*err = errno ? -errno : -EACCES;
 		goto fail;
 	}
-	*err = ctx->id ? make_arena(ctx) : -ENOSPC;
-	if (!*err)
-		*err = make_wake(ctx);
-	if (!*err)
-		*err = make_wctx(ctx);
+	*err = ctx->id ? open_rings(ctx, c) : -ENOSPC;
 	if (!*err)
 		return ctx;
-	fx_refuse(c, *err, "cannot open a context: %s", strerror(-*err));
+	if (!c->why[0])
+		fx_refuse(c, *err, "cannot open a context: %s", strerror(-*err));
 fail:
 	ctx_free(ctx);
 	return NULL;
@@ -191,26 +160,11 @@ static void say_hello(struct fx_client *c)
 	snprintf(rep->core, sizeof(rep->core), "%s", c->ctl->name);
 }
 
-/*
- * The device gives a client a userfaultfd for its own memory (the ladder's race-free conversion); it may be
- * absent.
- */
-static void give_fds(struct fx_client *c, struct fx_ctx *ctx, int uffd)
-{
-	const int fds[] = {c->ctl->page_fd, ctx->arena_fd, ctx->wctx->kick, ctx->wake[0], uffd};
-
-	c->nfds = uffd >= 0 ? 5 : 4;
-	for (uint32_t i = 0; i < c->nfds; i++)
-		c->fds[i] = fds[i];
-	c->keep_fds = true;
-}
-
 static void ctx_added(struct fx_cmd *cmd)
 {
 	struct fx_client *c = cmd->arg;
 	struct fx_ctx *ctx = c->ctx;
 	struct fx_hello_rep *rep = &c->rep.hello_rep;
-	int uffd;
 
 	if (cmd->err) {
 		c->ctx = NULL;
@@ -220,21 +174,28 @@ static void ctx_added(struct fx_cmd *cmd)
 					     strerror(-cmd->err)));
 		return;
 	}
-	uffd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 	rep->arena_size = FX_ARENA_SIZE;
-	rep->pipe_off = PIPE_OFF;
+	rep->pipe_off = FX_PIPE_OFF;
 	rep->pipe_shift = FX_PIPE_SHIFT;
-	rep->event_off = EVENT_OFF;
+	rep->event_off = FX_EVENT_OFF;
 	rep->event_shift = FX_EVENT_SHIFT;
-	rep->heap_off = HEAP_OFF;
+	rep->heap_off = FX_HEAP_OFF;
 	rep->ctx = fx_handle_index(ctx->id);
-	rep->have_uffd = uffd >= 0;
-	give_fds(c, ctx, uffd);
+	c->ctl->cfg.place->welcome(ctx, c);
 	c->ctl->n.contexts++;
 	fx_log(FX_LOG_INFO, "context %u: %s, process %d, user %u", rep->ctx, ctx->program, (int)ctx->pid,
 	       (unsigned)ctx->uid);
 	fx_client_reply(c, 0);
-	close_fd(uffd);
+}
+
+static int wrong_door(struct fx_client *c)
+{
+	struct fx_control *ctl = c->ctl;
+
+	if (ctl->path[0] && c->door == &ctl->door[FX_DOOR_TCP])
+		return fx_refuse(c, -EPERM, "control connections to core %s come by its socket %s", ctl->name, ctl->path);
+	return fx_refuse(c, -EREMOTE, "core %s shares no memory with its hosts: connect as its token file %s says",
+			 ctl->name, ctl->ticket);
 }
 
 int fx_hello(struct fx_client *c)
@@ -245,6 +206,8 @@ int fx_hello(struct fx_client *c)
 
 	if (req->role != FX_ROLE_HOST && req->role != FX_ROLE_CTL)
 		return fx_refuse(c, -EPROTO, "role %u is unknown to this core", req->role);
+	if (!(c->door->roles & 1u << req->role))
+		return wrong_door(c);
 	say_hello(c);
 	if (req->role == FX_ROLE_CTL) {
 		c->role = FX_ROLE_CTL;

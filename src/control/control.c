@@ -77,7 +77,11 @@ struct fx_control *fx_control_create(const struct fx_control_cfg *cfg, char *why
 		return NULL;
 	}
 	ctl->cfg = *cfg;
-	ctl->listener.fd = ctl->stop.fd = ctl->page_fd = -1;
+	ctl->stop.fd = ctl->page_fd = -1;
+	for (int i = 0; i < FX_DOORS; i++)
+		ctl->door[i].src.fd = -1;
+	if (!cfg->place)
+		ctl->cfg.place = &fx_place_shared;
 	ctl->guid = guid_of(cfg->port->mac);
 	ctl->started_ms = fx_now_ms();
 	snprintf(ctl->name, sizeof(ctl->name), "%s", cfg->name);
@@ -103,9 +107,7 @@ static void close_fd(int fd)
 
 void fx_control_destroy(struct fx_control *ctl)
 {
-	if (ctl->path[0])
-		unlink(ctl->path);
-	close_fd(ctl->listener.fd);
+	fx_doors_close(ctl);
 	close_fd(ctl->stop.fd);
 	for (uint32_t w = 0; w < ctl->cfg.workers; w++) {
 		close_fd(ctl->mailbox[w].worker_fd);
@@ -143,6 +145,7 @@ void fx_control_usage(const struct fx_control *ctl, struct fx_control_usage *u)
 {
 	*u = (struct fx_control_usage){
 		.clients = ctl->nclients,
+		.strangers = ctl->nstrangers,
 		.contexts = ctl->ctxs.used,
 		.pds = ctl->objs[FX_OBJ_PD].used,
 		.channels = ctl->objs[FX_OBJ_CHANNEL].used,

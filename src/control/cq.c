@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Completion queues: a head and a ring in the client's arena, pushed to by one worker. With a completion channel the
- * worker knows the CQ by its handle too, so that it can be armed. Without one, a CQ that has no QP left is known to
- * nobody but this room: it goes away at once.
+ * Completion queues: a head and a ring in the client's arena, pushed to by one worker, which knows the CQ by its handle
+ * from its creation to its end. With a completion channel it can be armed.
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "control/inside.h"
 
@@ -19,22 +19,17 @@ static void ask_worker(struct fx_client *c, struct fx_cqo *cq, enum fx_cmd_op op
 	fx_cmd_send(&c->ctl->mailbox[cq->worker], &c->cmd);
 }
 
-static uint8_t *check_ring(struct fx_client *c, const struct fx_create_cq_req *req)
+static int check_ring(struct fx_client *c, const struct fx_create_cq_req *req)
 {
-	uint8_t *p = NULL;
-
 	if (req->worker >= c->ctl->cfg.workers)
-		fx_refuse(c, -EINVAL, "worker %u: this core has %u", req->worker, c->ctl->cfg.workers);
-	else if (req->shift > FX_LIMIT_CQE_SHIFT)
-		fx_refuse(c, -EINVAL, "a CQ of 2^%u entries is beyond the device's 2^%u", req->shift,
-			  FX_LIMIT_CQE_SHIFT);
-	else
-		p = fx_arena(c->ctx, req->off,
-			     sizeof(struct fx_cq_head) + ((uint64_t)FX_CQE_SIZE << req->shift));
-	if (!p && !c->why[0])
-		fx_refuse(c, -EINVAL, "a CQ of 2^%u entries at %#llx is misaligned or outside of the arena",
-			  req->shift, (unsigned long long)req->off);
-	return p;
+		return fx_refuse(c, -EINVAL, "worker %u: this core has %u", req->worker, c->ctl->cfg.workers);
+	if (req->shift > FX_LIMIT_CQE_SHIFT)
+		return fx_refuse(c, -EINVAL, "a CQ of 2^%u entries is beyond the device's 2^%u", req->shift,
+				 FX_LIMIT_CQE_SHIFT);
+	if (!fx_arena_holds(req->off, sizeof(struct fx_cq_head) + ((uint64_t)FX_CQE_SIZE << req->shift)))
+		return fx_refuse(c, -EINVAL, "a CQ of 2^%u entries at %#llx is misaligned or outside of the arena",
+				 req->shift, (unsigned long long)req->off);
+	return 0;
 }
 
 static void created(struct fx_cmd *cmd)
@@ -50,12 +45,11 @@ int fx_create_cq(struct fx_client *c)
 {
 	const struct fx_create_cq_req *req = &c->req.create_cq;
 	struct fx_channelo *ch = req->channel ? fx_obj_get(c, FX_OBJ_CHANNEL, req->channel) : NULL;
-	uint8_t *p = req->channel && !ch ? NULL : check_ring(c, req);
 	struct fx_cqo *cq;
-	int err;
+	int err = req->channel && !ch ? -EINVAL : check_ring(c, req);
 
-	if (!p)
-		return -EINVAL;
+	if (err)
+		return err;
 	cq = calloc(1, sizeof(*cq));
 	if (!cq)
 		return fx_refuse(c, -ENOMEM, "cannot allocate a CQ");
@@ -65,20 +59,22 @@ int fx_create_cq(struct fx_client *c)
 		return err;
 	}
 	cq->worker = req->worker;
-	cq->channel = ch;
 	cq->cq = (struct fx_cq){
-		.head = (struct fx_cq_head *)p,
-		.ring = (struct fx_cqe *)(p + sizeof(struct fx_cq_head)),
-		.shift = req->shift,
 		.handle = cq->obj.handle,
 		.cookie = req->cookie,
-		.wake = ch ? ch->wake : -1,
+		.wake = ch ? ch->wake.ring : -1,
 		.owner = c->ctx->wctx,
 	};
+	err = c->ctl->cfg.place->cq_open(c->ctx, &cq->cq, req->off, req->shift);
+	if (err) {
+		fx_obj_del(&cq->obj);
+		free(cq);
+		return fx_refuse(c, err, "cannot reach the ring of a CQ: %s", strerror(-err));
+	}
 	c->rep.handle_rep.handle = cq->obj.handle;
-	if (!ch)
-		return 0;
-	ch->obj.refs++;
+	cq->channel = ch;
+	if (ch)
+		ch->obj.refs++;
 	ask_worker(c, cq, FX_CMD_CQ_ADD, created);
 	return FX_LATER;
 }
@@ -87,6 +83,7 @@ void fx_cq_free(struct fx_cqo *cq)
 {
 	if (cq->channel)
 		cq->channel->obj.refs--;
+	cq->obj.ctx->ctl->cfg.place->cq_close(&cq->cq);
 	fx_obj_del(&cq->obj);
 	free(cq);
 }
@@ -109,10 +106,6 @@ int fx_destroy_cq(struct fx_client *c)
 		return fx_refuse(c, -EBUSY, "CQ %#x is used by %u queues: destroy their QPs first",
 				 cq->obj.handle, cq->obj.refs);
 	c->rep.handle_rep.handle = cq->obj.handle;
-	if (cq->channel) {
-		ask_worker(c, cq, FX_CMD_CQ_DEL, destroyed);
-		return FX_LATER;
-	}
-	fx_cq_free(cq);
-	return 0;
+	ask_worker(c, cq, FX_CMD_CQ_DEL, destroyed);
+	return FX_LATER;
 }

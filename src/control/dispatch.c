@@ -16,6 +16,7 @@ static const struct request {
 	int (*run)(struct fx_client *c);
 } requests[FX_MSG_COUNT] = {
 #define HANDLE sizeof(struct fx_handle_req)
+	[FX_MSG_AUTH] = {"AUTH", sizeof(struct fx_auth_req), sizeof(struct fx_auth_rep), 0, fx_auth},
 	[FX_MSG_HELLO] = {"HELLO", sizeof(struct fx_hello_req), sizeof(struct fx_hello_rep), 0, fx_hello},
 	[FX_MSG_ALLOC_PD] = {"ALLOC_PD", HANDLE, sizeof(struct fx_handle_rep), HOST, fx_alloc_pd},
 	[FX_MSG_DEALLOC_PD] = {"DEALLOC_PD", HANDLE, sizeof(struct fx_handle_rep), HOST, fx_dealloc_pd},
@@ -95,21 +96,34 @@ static int check_head(struct fx_client *c, size_t len)
 	return 0;
 }
 
+/* AUTH for strangers, HELLO for those who are known, everything else for those who were greeted. */
+static int check_stage(struct fx_client *c, uint16_t op, const char *name)
+{
+	const uint16_t due = c->role ? 0 : c->known ? FX_MSG_HELLO : FX_MSG_AUTH;
+
+	if (due ? op == due : op != FX_MSG_HELLO && op != FX_MSG_AUTH)
+		return 0;
+	c->ctl->n.out_of_order++;
+	return fx_refuse(c, -EPROTO,
+			 !due		       ? "%s: the connection has been greeted already"
+			 : due == FX_MSG_HELLO ? "%s before HELLO"
+					       : "%s before AUTH",
+			 name);
+}
+
 static int find_request(struct fx_client *c, size_t len, const struct request **out)
 {
 	const struct fx_msg_head *h = &c->req.head;
 	const struct request *r = h->op < FX_MSG_COUNT ? &requests[h->op] : NULL;
+	int err;
 
 	if (!r || !r->run) {
 		c->ctl->n.unknown_op++;
 		return fx_refuse(c, -EPROTO, "request %u is unknown to this core", h->op);
 	}
-	if ((h->op == FX_MSG_HELLO) != (c->role == 0)) {
-		c->ctl->n.out_of_order++;
-		return fx_refuse(c, -EPROTO,
-				 c->role ? "%s: the connection has been greeted already" : "%s before HELLO",
-				 r->name);
-	}
+	err = check_stage(c, h->op, r->name);
+	if (err)
+		return err;
 	if (len != r->size) {
 		c->ctl->n.bad_message++;
 		return fx_refuse(c, -EPROTO, "%s has %zu bytes instead of %u", r->name, len, r->size);
@@ -125,7 +139,7 @@ int fx_dispatch(struct fx_client *c, size_t len)
 	const struct request *r = NULL;
 	int err = check_head(c, len);
 
-	if (!err && c->req.head.op == FX_MSG_HELLO && c->role == 0)
+	if (!err && c->req.head.op == FX_MSG_HELLO && c->known && c->role == 0)
 		err = check_version(c, len);
 	if (err == -EBADMSG)
 		c->ctl->n.bad_message++;

@@ -6,9 +6,12 @@
  *
  *	control.c	what a core has one of: tables, core page, mailboxes
  *	socket.c	the socket's name
- *	server.c	listener, connections, requests in and replies out
+ *	server.c	connections, requests in and replies out
+ *	doors.c		who connects, and may
+ *	tcp.c		the door for hosts that share no memory: token, stream, kicks
+ *	place_shared.c place_remote.c	where the rings are (place.h)
  *	dispatch.c	which message is which request, what it must look like
- *	context.c	greeting, arena, and the end of a context
+ *	context.c	greeting, and the end of a context
  *	quota.c		users, and what each of them holds
  *	object.c	lists of a context's objects
  *	pd.c mr.c mw.c channel.c cq.c qp.c path.c	the objects
@@ -27,6 +30,7 @@
 
 #include "control/control.h"
 #include "control/log.h"
+#include "control/place.h"
 #include "control/protocol.h"
 #include "control/table.h"
 
@@ -55,13 +59,13 @@ struct fx_pdo {
 
 struct fx_channelo {
 	struct fx_obj obj;
-	int wake; /* write end of its pipe, O_NONBLOCK */
+	struct fx_wake wake;
 };
 
 struct fx_cqo {
 	struct fx_obj obj;
 	struct fx_cq cq;
-	struct fx_channelo *channel; /* NULL: its worker does not know it by handle */
+	struct fx_channelo *channel; /* NULL: it cannot be armed */
 	uint32_t worker;
 };
 
@@ -128,9 +132,8 @@ struct fx_ctx {
 	char program[FX_VERSION_LEN + 1];
 	char version[FX_VERSION_LEN + 1];
 	struct fx_space *space;
-	int arena_fd;
-	uint8_t *arena;
-	int wake[2];	      /* pipe: [0] goes to the client */
+	struct fx_arena *arena; /* the placement's */
+	struct fx_wake wake;    /* of asynchronous events */
 	struct fx_wctx *wctx; /* one; the pipe of worker 0 */
 	struct fx_obj *objs[FX_OBJ_KINDS];
 	uint32_t nobjs[FX_OBJ_KINDS];
@@ -142,7 +145,8 @@ struct fx_ctx {
 
 /* Anything in the epoll set. */
 struct fx_source {
-	int fd;
+	int fd; /* -1: closed */
+	struct fx_source *next; /* in the graveyard */
 	uint32_t index; /* of a worker */
 	void (*ready)(struct fx_source *src, uint32_t events);
 	struct fx_control *ctl;
@@ -154,6 +158,8 @@ union fx_msg {
 	uint8_t bytes[FX_MSG_BYTES + 8]; /* one more than allowed shows that a datagram is too long */
 	struct fx_hello_req hello;
 	struct fx_hello_rep hello_rep;
+	struct fx_auth_req auth;
+	struct fx_auth_rep auth_rep;
 	struct fx_handle_req handle;
 	struct fx_handle_rep handle_rep;
 	struct fx_reg_mr_req reg_mr;
@@ -178,15 +184,18 @@ struct fx_client {
 	struct fx_control *ctl;
 	struct fx_client *next, **prev;
 	struct fx_ctx *ctx; /* FX_ROLE_HOST after its greeting */
-	struct ucred cred;
+	const struct fx_door *door; /* by which it came */
+	struct ucred cred;	    /* once it is known */
 	struct fx_user *user;
+	uint64_t since_ms;
 	uint32_t role; /* 0 before the greeting */
+	bool known;    /* whose it is: from the start, or since AUTH */
 	bool busy;     /* a request waits for a worker */
 	bool gone;     /* the socket is closed */
 	union fx_msg req, rep;
 	int fds[FX_MSG_FDS]; /* that go with the reply */
 	uint32_t nfds;
-	bool keep_fds; /* they belong to an object and stay open here */
+	uint32_t nkeep; /* the first of them belong to an object and stay open here */
 	char why[FX_WHY_LEN];
 	/* of the request under way */
 	struct fx_cmd cmd;
@@ -194,7 +203,20 @@ struct fx_client {
 	struct fx_grace grace;
 	struct fx_show *show;
 	void *target;
+	struct fx_stream *stream; /* tcp.c; NULL: its messages come as datagrams */
 };
+
+/* What is listened at. */
+struct fx_door {
+	struct fx_source src;
+	uint32_t roles; /* that come in here: bits 1 << enum fx_role */
+	bool paused;
+	bool passes_fds;
+	uint32_t while_busy; /* epoll events that are waited for while a request is under way */
+	void (*ready)(struct fx_source *src, uint32_t events); /* of its clients */
+	void (*admit)(struct fx_door *d, int fd);
+};
+enum { FX_DOOR_LOCAL, FX_DOOR_TCP, FX_DOORS };
 
 struct fx_control {
 	struct fx_control_cfg cfg;
@@ -203,12 +225,15 @@ struct fx_control {
 	uint64_t guid;
 	uint64_t started_ms;
 	int epoll;
-	struct fx_source listener, stop, workers[FX_MAX_WORKERS];
+	struct fx_door door[FX_DOORS];
+	uint8_t token[FX_TOKEN_LEN];
+	char ticket[128]; /* the token's file; "": none */
+	uint64_t warned_ms;
+	struct fx_source stop, workers[FX_MAX_WORKERS];
 	struct fx_mailbox mailbox[FX_MAX_WORKERS];
 	struct fx_client *clients;
-	struct fx_client *graveyard; /* freed after the turn, since its events may still name them */
-	uint32_t nclients;
-	bool listening_paused;
+	struct fx_source *graveyard; /* freed after the turn, since its events may still name them */
+	uint32_t nclients, nstrangers;
 	bool stopping;
 	uint64_t idle_since_ms, checked_ms;
 	struct fx_core_page *page;
@@ -222,15 +247,50 @@ struct fx_control {
 
 enum { FX_LATER = 1 };
 
+/* Where rings are in an arena: up to the heap, by offset. A page of the core page's own is there in any placement. */
+#define FX_ARENA_PAGE UINT64_C(4096)
+#define FX_ARENA_PAGES(bytes) (((bytes) + FX_ARENA_PAGE - 1) / FX_ARENA_PAGE * FX_ARENA_PAGE)
+#define FX_PIPE_OFF UINT64_C(0)
+#define FX_EVENT_OFF (FX_PIPE_OFF + FX_ARENA_PAGES(sizeof(struct fx_pipe_head) + ((uint64_t)FX_SLOT_SIZE << FX_PIPE_SHIFT)))
+#define FX_PAGE_OFF \
+	(FX_EVENT_OFF + FX_ARENA_PAGES(sizeof(struct fx_event_head) + ((uint64_t)sizeof(struct fx_event) << FX_EVENT_SHIFT)))
+#define FX_HEAP_OFF (FX_PAGE_OFF + FX_ARENA_PAGE)
+
 /* ---- server.c ---- */
 uint64_t fx_now_ms(void);
 int fx_server_init(struct fx_control *ctl);
 int fx_source_add(struct fx_control *ctl, struct fx_source *src, uint32_t events);
+void fx_source_want(struct fx_control *ctl, struct fx_source *src, uint32_t events);
+/* Closes it; its memory, of which it is the first member, goes with the end of this turn. */
+void fx_source_free(struct fx_control *ctl, struct fx_source *src);
+/* A connection that was accepted; NULL: no memory. */
+struct fx_client *fx_client_new(struct fx_control *ctl, const struct fx_door *door, int fd);
+void fx_client_ready(struct fx_source *src, uint32_t events); /* a datagram, or the end */
+/* Runs what is in c->req, of `len` bytes, and replies. */
+void fx_client_request(struct fx_client *c, size_t len);
+/* Something that is no reply. A client that has no room for it is dropped. */
+void fx_client_say(struct fx_client *c, const void *msg, size_t size);
 /* Sends the reply of the request under way: err 0, or a negative errno with c->why. */
 void fx_client_reply(struct fx_client *c, int err);
 /* Ends the connection, and in time its context. */
 void fx_client_drop(struct fx_client *c);
 void fx_client_free(struct fx_client *c);
+
+/* ---- doors.c ---- */
+int fx_door_open(struct fx_control *ctl, int which, int fd);
+void fx_doors_close(struct fx_control *ctl); /* and their names go */
+void fx_doors_resume(struct fx_control *ctl);
+bool fx_doors_paused(const struct fx_control *ctl);
+/* It is known now whose connection it is: 0, or a negative errno with c->why. */
+int fx_client_known(struct fx_client *c, const struct ucred *cred);
+
+/* ---- tcp.c ---- */
+int fx_tcp_listen(struct fx_control *ctl, const char *listen_at, const char *ticket, unsigned mode, char *why,
+		  size_t size);
+int fx_auth(struct fx_client *c);
+void fx_stream_ready(struct fx_source *src, uint32_t events);
+struct fx_stream *fx_stream_new(void);
+void fx_drop_strangers(struct fx_control *ctl); /* once a second: those who have not shown a token in time */
 
 /* ---- socket.c ---- */
 int fx_socket_listen(const char *path, unsigned mode, char *why, size_t size);
@@ -244,8 +304,8 @@ int fx_refuse(struct fx_client *c, int err, const char *fmt, ...) __attribute__(
 /* ---- context.c ---- */
 int fx_hello(struct fx_client *c);
 void fx_ctx_check_stalls(struct fx_control *ctl); /* once a second */
-/* A range of the client's part of the arena: whole, aligned, inside. NULL if not. */
-void *fx_arena(struct fx_ctx *ctx, uint64_t off, uint64_t len);
+/* A range of the client's part of the arena: whole, aligned, inside. */
+bool fx_arena_holds(uint64_t off, uint64_t len);
 /* The client has gone: nothing of its memory is waited for any more. */
 void fx_ctx_disown(struct fx_ctx *ctx);
 /* And no request of it is under way. */

@@ -11,6 +11,7 @@
 
 enum {
 	FX_LIMIT_CLIENTS = 1024,
+	FX_LIMIT_STRANGERS = 64, /* connections that have not shown their token yet */
 	FX_LIMIT_QP = 65536,
 	FX_LIMIT_QP_WR = 65536,
 	FX_LIMIT_CQ = 16384,

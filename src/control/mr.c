@@ -109,15 +109,15 @@ int fx_reg_mr(struct fx_client *c)
 	mr = mr_new(c, pd, &req);
 	if (!mr)
 		return -ENOMEM;
-	err = fx_space_plan(c->ctx->space, req.addr, req.length, mr->mr.access, req.flags, rep->seg,
-			    &rep->nseg, c->fds, &c->nfds);
+	err = fx_space_plan(c->ctx->space, req.addr, req.length, mr->mr.access,
+			    req.flags | c->ctl->cfg.place->plan_flags, rep->seg, &rep->nseg, c->fds, &c->nfds);
 	if (err) {
 		c->nfds = 0;
 		fx_refuse(c, err, "cannot register %llu bytes at %#llx: %s", (unsigned long long)req.length,
 			  (unsigned long long)req.addr, strerror(-err));
 		goto fail;
 	}
-	c->keep_fds = true;
+	c->nkeep = c->nfds;
 	mr->nseg = rep->nseg;
 	mr->seg = malloc(rep->nseg * sizeof(*mr->seg));
 	if (!mr->seg) {

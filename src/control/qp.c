@@ -46,7 +46,6 @@ static int check_caps(struct fx_client *c, const struct fx_create_qp_req *req)
 static int check_rq(struct fx_client *c, const struct fx_create_qp_req *req, struct fx_rq *rq)
 {
 	uint32_t stride = fx_rq_stride(req->max_recv_sge);
-	uint8_t *slots;
 
 	*rq = (struct fx_rq){.slots = (uint8_t *)(uintptr_t)empty_slot, .stride = 1};
 	if (!req->max_recv_wr)
@@ -54,13 +53,12 @@ static int check_rq(struct fx_client *c, const struct fx_create_qp_req *req, str
 	if (req->rq_shift > FX_LIMIT_RQ_SHIFT || 1u << req->rq_shift < req->max_recv_wr * stride)
 		return fx_refuse(c, -EINVAL, "a receive ring of 2^%u slots cannot hold %u entries of %u",
 				 req->rq_shift, req->max_recv_wr, stride);
-	slots = fx_arena(c->ctx, req->rq_off, (uint64_t)FX_SLOT_SIZE << req->rq_shift);
-	if (!slots)
+	if (!fx_arena_holds(req->rq_off, (uint64_t)FX_SLOT_SIZE << req->rq_shift))
 		return fx_refuse(
 			c, -EINVAL,
 			"a receive ring of 2^%u slots at %#llx is misaligned or outside of the arena",
 			req->rq_shift, (unsigned long long)req->rq_off);
-	*rq = (struct fx_rq){.slots = slots, .shift = req->rq_shift, .stride = stride};
+	*rq = (struct fx_rq){.shift = req->rq_shift, .stride = stride}; /* whose slots are opened with the QP */
 	return 0;
 }
 
@@ -106,11 +104,13 @@ static void unlink_qp(struct fx_qpo *qp)
 void fx_qp_forget(struct fx_qpo *qp)
 {
 	qp->obj.ctx->ctl->qp_gen[fx_handle_index(qp->obj.handle)]++;
+	qp->obj.ctx->ctl->cfg.place->rq_close(&qp->wqp);
 	unlink_qp(qp);
 	free(qp);
 }
 
-static struct fx_qp *make_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_create_qp_req *req,
+/* 0 or -ENOMEM; with its receive ring, if it has one. */
+static int make_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_create_qp_req *req,
 			     const struct fx_rq *rq)
 {
 	uint32_t index = fx_handle_index(qp->obj.handle);
@@ -137,7 +137,10 @@ static struct fx_qp *make_qp(struct fx_client *c, struct fx_qpo *qp, const struc
 	qp->qpn = cfg.qpn;
 	qp->type = (uint8_t)req->type;
 	qp->wqp = (struct fx_wqp){.ctx = c->ctx->wctx};
-	return fx_qp_create(&cfg);
+	qp->qp = fx_qp_create(&cfg);
+	if (!qp->qp || rq->slots)
+		return qp->qp ? 0 : -ENOMEM;
+	return c->ctl->cfg.place->rq_open(c->ctx, &qp->wqp, qp->qp, req->rq_off);
 }
 
 static void created(struct fx_cmd *cmd)
@@ -187,8 +190,9 @@ int fx_create_qp(struct fx_client *c)
 		free(qp);
 		return err;
 	}
-	qp->qp = make_qp(c, qp, &req, &rq);
-	if (!qp->qp) {
+	if (make_qp(c, qp, &req, &rq) < 0) {
+		if (qp->qp)
+			fx_qp_free(NULL, qp->qp);
 		unlink_qp(qp);
 		free(qp);
 		return fx_refuse(c, -ENOMEM, "cannot allocate a QP");

@@ -2,21 +2,16 @@
 /*
  * The control thread's loop: connections, requests in, replies out. See control.h.
  *
- * A client has at most one request under way, so its reply always fits an empty socket buffer; one that does
- * not take it is dropped, and nothing here ever waits for a client.
+ * A client has at most one request under way, so its reply fits the socket's buffer; one that does not take what it is
+ * told is dropped, and nothing here ever waits for a client.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 
 #include "control/inside.h"
-
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77
-#endif
 
 enum {
 	EVENTS = 64,
@@ -41,30 +36,45 @@ int fx_source_add(struct fx_control *ctl, struct fx_source *src, uint32_t events
 	return epoll_ctl(ctl->epoll, EPOLL_CTL_ADD, src->fd, &ev) < 0 ? -errno : 0;
 }
 
-static void source_want(struct fx_control *ctl, struct fx_source *src, uint32_t events)
+void fx_source_want(struct fx_control *ctl, struct fx_source *src, uint32_t events)
 {
 	struct epoll_event ev = {.events = events, .data.ptr = src};
 
 	(void)epoll_ctl(ctl->epoll, EPOLL_CTL_MOD, src->fd, &ev);
 }
 
+/* Unlinked already; its memory goes with the end of this turn, since events of this turn may still name it. */
+static void bury_later(struct fx_control *ctl, struct fx_source *src)
+{
+	src->next = ctl->graveyard;
+	ctl->graveyard = src;
+}
+
+void fx_source_free(struct fx_control *ctl, struct fx_source *src)
+{
+	if (src->fd >= 0)
+		close(src->fd); /* also takes it out of the epoll set */
+	src->fd = -1;
+	bury_later(ctl, src);
+}
+
 static void close_fds(struct fx_client *c)
 {
-	for (uint32_t i = 0; i < c->nfds && !c->keep_fds; i++)
+	for (uint32_t i = c->nkeep; i < c->nfds; i++)
 		close(c->fds[i]);
-	c->nfds = 0;
-	c->keep_fds = false;
+	c->nfds = c->nkeep = 0;
 }
 
 /* ---- replies ---- */
 
-static ssize_t send_message(struct fx_client *c)
+/* Whole or not at all, as far as the client can ever see: one that has no room for it is dropped. */
+static ssize_t send_message(struct fx_client *c, const void *what, size_t size)
 {
 	union {
 		struct cmsghdr align;
 		char space[CMSG_SPACE(sizeof(int) * FX_MSG_FDS)];
 	} control = {0};
-	struct iovec iov = {.iov_base = &c->rep, .iov_len = c->rep.head.size};
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)what, .iov_len = size};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 
 	if (c->nfds) {
@@ -96,6 +106,23 @@ static void finish_head(struct fx_client *c, int err)
 	c->rep.head.err = -err;
 }
 
+static void tell(struct fx_client *c, const void *what, size_t size)
+{
+	ssize_t n = send_message(c, what, size);
+
+	if (n == (ssize_t)size)
+		return;
+	if (n >= 0 || errno == EAGAIN)
+		c->ctl->n.slow_readers++;
+	fx_client_drop(c);
+}
+
+void fx_client_say(struct fx_client *c, const void *msg, size_t size)
+{
+	if (!c->gone)
+		tell(c, msg, size);
+}
+
 void fx_client_reply(struct fx_client *c, int err)
 {
 	bool was_busy = c->busy;
@@ -109,21 +136,39 @@ void fx_client_reply(struct fx_client *c, int err)
 		return;
 	}
 	finish_head(c, err);
-	if (send_message(c) < 0) {
-		if (errno == EAGAIN)
-			c->ctl->n.slow_readers++;
-		close_fds(c);
-		fx_client_drop(c);
-		return;
-	}
+	tell(c, &c->rep, c->rep.head.size);
 	close_fds(c);
-	if (was_busy)
-		source_want(c->ctl, &c->src, EPOLLIN | EPOLLRDHUP);
+	if (was_busy && !c->gone)
+		fx_source_want(c->ctl, &c->src, EPOLLIN | EPOLLRDHUP);
 }
 
 /* ---- the life of a connection ---- */
 
-/* Unlinks it; its memory goes with the end of this turn, since events of this turn may still name it. */
+struct fx_client *fx_client_new(struct fx_control *ctl, const struct fx_door *door, int fd)
+{
+	struct fx_client *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->ctl = ctl;
+	c->door = door;
+	c->since_ms = fx_now_ms();
+	c->src = (struct fx_source){.fd = fd, .ready = door->ready, .ctl = ctl};
+	c->life.fd = -1;
+	if (fx_source_add(ctl, &c->src, EPOLLIN | EPOLLRDHUP) < 0) {
+		free(c);
+		return NULL;
+	}
+	c->next = ctl->clients;
+	c->prev = &ctl->clients;
+	if (c->next)
+		c->next->prev = &c->next;
+	ctl->clients = c;
+	ctl->nclients++;
+	ctl->nstrangers++;
+	return c;
+}
+
 void fx_client_free(struct fx_client *c)
 {
 	struct fx_control *ctl = c->ctl;
@@ -131,9 +176,13 @@ void fx_client_free(struct fx_client *c)
 	*c->prev = c->next;
 	if (c->next)
 		c->next->prev = c->prev;
-	c->next = ctl->graveyard;
-	ctl->graveyard = c;
-	fx_user_release(c->user);
+	bury_later(ctl, &c->src);
+	free(c->stream);
+	c->stream = NULL;
+	if (c->user)
+		fx_user_release(c->user);
+	if (!c->known)
+		ctl->nstrangers--;
 	if (--ctl->nclients == 0)
 		ctl->idle_since_ms = fx_now_ms();
 }
@@ -146,6 +195,7 @@ void fx_client_drop(struct fx_client *c)
 	close(c->src.fd); /* also takes it out of the epoll set */
 	if (c->life.fd >= 0)
 		close(c->life.fd);
+	c->src.fd = c->life.fd = -1;
 	if (c->ctx)
 		fx_ctx_disown(c->ctx);
 	if (c->busy)
@@ -168,35 +218,18 @@ static ssize_t receive(struct fx_client *c)
 	return n;
 }
 
-static void client_ready(struct fx_source *src, uint32_t events)
+void fx_client_request(struct fx_client *c, size_t len)
 {
-	struct fx_client *c = (struct fx_client *)src;
-	ssize_t len;
 	int err;
 
-	if (c->gone)
-		return;
-	if (c->busy) {
-		/* only a hang-up is waited for now */
-		if (events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP))
-			fx_client_drop(c);
-		return;
-	}
-	len = receive(c);
-	if (len == -EAGAIN)
-		return;
-	if (len == 0) {
-		fx_client_drop(c);
-		return;
-	}
 	memset(&c->rep, 0, sizeof(c->rep));
 	c->why[0] = '\0';
 	c->ctl->n.requests++;
-	err = fx_dispatch(c, (size_t)len);
+	err = fx_dispatch(c, len);
 	if (err == FX_LATER) {
 		c->busy = true;
 		if (!c->gone)
-			source_want(c->ctl, &c->src, EPOLLRDHUP);
+			fx_source_want(c->ctl, &c->src, c->door->while_busy);
 		return;
 	}
 	fx_client_reply(c, err);
@@ -207,103 +240,22 @@ static void client_ready(struct fx_source *src, uint32_t events)
 	}
 }
 
-/* The process has ended, but a child of it holds its socket. */
-static void process_ended(struct fx_source *src, uint32_t events)
+void fx_client_ready(struct fx_source *src, uint32_t events)
 {
-	struct fx_client *c = (struct fx_client *)((char *)src - offsetof(struct fx_client, life));
+	struct fx_client *c = (struct fx_client *)src;
+	ssize_t len;
 
-	(void)events;
-	fx_client_drop(c);
-}
-
-/* A socket outlives its process in forked children; the process itself is what must live. */
-static void watch_process(struct fx_client *c)
-{
-	socklen_t len = sizeof(c->life.fd);
-
-	c->life = (struct fx_source){.ready = process_ended, .ctl = c->ctl};
-	if (getsockopt(c->src.fd, SOL_SOCKET, SO_PEERPIDFD, &c->life.fd, &len) < 0)
-		c->life.fd = (int)syscall(SYS_pidfd_open, c->cred.pid, 0); /* before Linux 6.5 */
-	if (c->life.fd < 0)
-		return;
-	if (fcntl(c->life.fd, F_SETFD, FD_CLOEXEC) == 0 && fx_source_add(c->ctl, &c->life, EPOLLIN) == 0)
-		return;
-	close(c->life.fd);
-	c->life.fd = -1;
-}
-
-/* The core's own user and root may use it; anyone may if it is root's. */
-static bool may_connect(const struct ucred *cred)
-{
-	return geteuid() == 0 || cred->uid == 0 || cred->uid == geteuid();
-}
-
-static void admit(struct fx_control *ctl, int fd)
-{
-	struct fx_client *c;
-	struct ucred cred;
-	socklen_t len = sizeof(cred);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0 || !may_connect(&cred)) {
-		ctl->n.refused_user++;
-		close(fd);
+	if (c->busy) {
+		/* only a hang-up is waited for now */
+		if (events & (EPOLLHUP | EPOLLERR | EPOLLRDHUP))
+			fx_client_drop(c);
 		return;
 	}
-	c = ctl->nclients < FX_LIMIT_CLIENTS && !ctl->stopping ? calloc(1, sizeof(*c)) : NULL;
-	if (!c) {
-		ctl->n.refused_full++;
-		close(fd);
-		return;
-	}
-	c->ctl = ctl;
-	c->cred = cred;
-	c->src = (struct fx_source){.fd = fd, .ready = client_ready, .ctl = ctl};
-	c->user = fx_user_hold(ctl, cred.uid);
-	if (!c->user || !fx_user_admits(c->user) || fx_source_add(ctl, &c->src, EPOLLIN | EPOLLRDHUP) < 0) {
-		if (c->user && !fx_user_admits(c->user))
-			ctl->n.refused_quota++;
-		else
-			ctl->n.refused_full++;
-		if (c->user)
-			fx_user_release(c->user);
-		close(fd);
-		free(c);
-		return;
-	}
-	watch_process(c);
-	c->next = ctl->clients;
-	c->prev = &ctl->clients;
-	if (c->next)
-		c->next->prev = &c->next;
-	ctl->clients = c;
-	ctl->nclients++;
-	ctl->n.connections++;
-}
-
-static void listener_ready(struct fx_source *src, uint32_t events)
-{
-	struct fx_control *ctl = src->ctl;
-
-	(void)events;
-	for (;;) {
-		int fd = accept4(src->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-		if (fd >= 0) {
-			admit(ctl, fd);
-			continue;
-		}
-		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-			/*
-			 * no descriptor to accept with: leave the queue alone for a tick instead of spinning
-			 * on it
-			 */
-			ctl->n.refused_full++;
-			ctl->listening_paused = true;
-			source_want(ctl, src, 0);
-		}
-		if (errno != ECONNABORTED && errno != EINTR)
-			return;
-	}
+	len = receive(c);
+	if (len == 0)
+		fx_client_drop(c);
+	else if (len > 0)
+		fx_client_request(c, (size_t)len);
 }
 
 /* A worker has answered commands. */
@@ -336,10 +288,10 @@ static void stop_ready(struct fx_source *src, uint32_t events)
 static void bury(struct fx_control *ctl)
 {
 	while (ctl->graveyard) {
-		struct fx_client *c = ctl->graveyard;
+		struct fx_source *src = ctl->graveyard;
 
-		ctl->graveyard = c->next;
-		free(c);
+		ctl->graveyard = src->next;
+		free(src);
 	}
 }
 
@@ -351,7 +303,8 @@ static void turn(struct fx_control *ctl, int timeout_ms)
 	for (int i = 0; i < n; i++) {
 		struct fx_source *src = ev[i].data.ptr;
 
-		src->ready(src, ev[i].events);
+		if (src->fd >= 0)
+			src->ready(src, ev[i].events);
 	}
 	bury(ctl);
 }
@@ -378,11 +331,7 @@ static void say_goodbye(struct fx_control *ctl)
 	 * runs may become visible later: their requests count as flushed by then, and the host passes them over.
 	 */
 	__atomic_store_n(&ctl->page->alive, 0, __ATOMIC_RELEASE);
-	if (ctl->path[0])
-		unlink(ctl->path);
-	ctl->path[0] = '\0';
-	close(ctl->listener.fd);
-	ctl->listener.fd = -1;
+	fx_doors_close(ctl);
 	for (struct fx_client *c = ctl->clients, *next; c; c = next) {
 		next = c->next;
 		fx_client_drop(c);
@@ -404,17 +353,15 @@ void fx_control_run(struct fx_control *ctl)
 			break;
 		if (ctl->nclients && (wait < 0 || wait > CHECK_MS))
 			wait = CHECK_MS;
-		if (ctl->listening_paused && (wait < 0 || wait > TICK_MS))
+		if (fx_doors_paused(ctl) && (wait < 0 || wait > TICK_MS))
 			wait = TICK_MS;
 		turn(ctl, wait);
 		if (fx_now_ms() - ctl->checked_ms >= CHECK_MS) {
 			ctl->checked_ms = fx_now_ms();
 			fx_ctx_check_stalls(ctl);
+			fx_drop_strangers(ctl);
 		}
-		if (ctl->listening_paused) {
-			ctl->listening_paused = false;
-			source_want(ctl, &ctl->listener, EPOLLIN);
-		}
+		fx_doors_resume(ctl);
 	}
 	ctl->stopping = true;
 	say_goodbye(ctl);
@@ -423,17 +370,6 @@ void fx_control_run(struct fx_control *ctl)
 void fx_control_stop(struct fx_control *ctl)
 {
 	fx_rouse(ctl->stop.fd);
-}
-
-int fx_control_listen(struct fx_control *ctl, const char *path, unsigned mode, char *why, size_t size)
-{
-	int fd = fx_socket_listen(path, mode, why, size);
-
-	if (fd < 0)
-		return fd;
-	snprintf(ctl->path, sizeof(ctl->path), "%s", path);
-	ctl->listener = (struct fx_source){.fd = fd, .ready = listener_ready, .ctl = ctl};
-	return fx_source_add(ctl, &ctl->listener, EPOLLIN);
 }
 
 int fx_server_init(struct fx_control *ctl)

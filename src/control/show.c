@@ -2,7 +2,7 @@
 /*
  * The document of SHOW: everything the core knows, as JSON in a memfd; `handle` of the reply is its length.
  *
- * {"core": {name, version, abi, pid, workers, poll, dma, clients, uptime_ms},
+ * {"core": {name, version, abi, pid, workers, placement, bus, poll, dma, clients, uptime_ms},
  *  "device": {name, guid, max_qp, ...},
  *  "ports": [{port, name, driver, state, mac, mtu, frame_limit, max_segs, header_only, loopback, icrc,
  *             netdev, gids: [{index, gid, type, netdev}], counters: {...}}],
@@ -123,9 +123,10 @@ static void add_counters(struct fx_cmd_snapshot *to, const struct fx_cmd_snapsho
 
 static json_t *core(const struct fx_control *ctl)
 {
-	return json_pack("{s:s s:s s:I s:I s:I s:s s:s s:I s:I}", "name", ctl->name, "version",
+	return json_pack("{s:s s:s s:I s:I s:I s:s s:s? s:s s:s s:I s:I}", "name", ctl->name, "version",
 			 FLEXINS_VERSION, "abi", (json_int_t)FX_ABI_VERSION, "pid", (json_int_t)getpid(),
-			 "workers", (json_int_t)ctl->cfg.workers, "poll", ctl->cfg.poll, "dma", ctl->cfg.dma,
+			 "workers", (json_int_t)ctl->cfg.workers, "placement", ctl->cfg.place->name, "bus",
+			 ctl->cfg.bus, "poll", ctl->cfg.poll, "dma", ctl->cfg.dma,
 			 "clients", (json_int_t)ctl->nclients, "uptime_ms",
 			 (json_int_t)(fx_now_ms() - ctl->started_ms));
 }
@@ -393,8 +394,11 @@ static void ask_counters(struct fx_client *c)
 
 int fx_show(struct fx_client *c)
 {
-	struct fx_show *s = calloc(1, sizeof(*s));
+	struct fx_show *s;
 
+	if (!c->door->passes_fds)
+		return fx_refuse(c, -EOPNOTSUPP, "SHOW answers with a descriptor, which this connection cannot carry");
+	s = calloc(1, sizeof(*s));
 	if (!s)
 		return fx_refuse(c, -ENOMEM, "cannot allocate for SHOW");
 	s->fd = memfd_create("flexins-show", MFD_CLOEXEC);

@@ -4,7 +4,10 @@
  * to connect and the token are in a file that those may read who may use the core.
  *
  * The process that connects is known by its socket: the kernel says which user it belongs to, and the process id that a
- * client claims must have that socket open, since it is that process's memory that will be reached.
+ * client claims must be one of that user's and have that socket open, since it is that process's memory that will be
+ * reached.
+ *
+ * Messages follow one another in the stream. A client has one request under way, but kicks come in between.
  *
  * Room: control. May use: sockets, /proc.
  */
@@ -20,6 +23,12 @@
 #include <sys/stat.h>
 
 #include "control/inside.h"
+
+enum {
+	STRANGER_MS = 5000, /* for showing a token */
+	WARN_MS = 1000,	    /* between two lines of the log about those who do not */
+	MESSAGES = 16,	    /* of a client, before others are heard */
+};
 
 /* ---- who is it? ---- */
 
@@ -53,16 +62,26 @@ static bool find_peer(int fd, struct socket_id *id)
 	return found;
 }
 
-static bool has_open(pid_t pid, unsigned long inode)
+/*
+ * Has the process that socket, and is it its user's? The directory belongs to root while the process runs with other
+ * rights than its user's: a program that was started with our socket in its hands is not whom it was opened by.
+ */
+static bool has_open(pid_t pid, const struct socket_id *id, gid_t *gid)
 {
 	char path[32], want[48], link[64];
 	bool found = false;
 	struct dirent *e;
+	struct stat st;
 	DIR *d;
 
 	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
-	snprintf(want, sizeof(want), "socket:[%lu]", inode);
+	snprintf(want, sizeof(want), "socket:[%lu]", id->inode);
 	d = opendir(path);
+	if (d && (fstat(dirfd(d), &st) < 0 || st.st_uid != id->uid)) {
+		closedir(d);
+		return false;
+	}
+	*gid = d ? st.st_gid : 0;
 	while (d && !found && (e = readdir(d))) {
 		ssize_t n = readlinkat(dirfd(d), e->d_name, link, sizeof(link) - 1);
 
@@ -83,52 +102,128 @@ static bool same_token(const uint8_t *a, const uint8_t *b)
 	return !differ;
 }
 
+static void warn(struct fx_control *ctl, const char *what, uint32_t pid)
+{
+	uint64_t now = fx_now_ms();
+
+	if (ctl->warned_ms && now - ctl->warned_ms < WARN_MS)
+		return;
+	ctl->warned_ms = now;
+	fx_log(FX_LOG_WARN, "a connection was refused: %s (process %u, it says; %" PRIu64 " of them so far)", what, pid,
+	       ctl->n.refused_token + ctl->n.refused_user);
+}
+
 int fx_auth(struct fx_client *c)
 {
 	const struct fx_auth_req *req = &c->req.auth;
+	struct ucred cred = {.pid = (pid_t)req->pid};
 	struct socket_id id;
+	int err;
 
 	if (!same_token(req->token, c->ctl->token)) {
 		c->ctl->n.refused_token++;
-		fx_log(FX_LOG_WARN, "a connection with a wrong token was refused (process %u, it says)", req->pid);
+		warn(c->ctl, "it has a wrong token", req->pid);
 		return fx_refuse(c, -EACCES, "the token is not core %s's: read its token file again", c->ctl->name);
 	}
-	if (!find_peer(c->src.fd, &id) || !has_open((pid_t)req->pid, id.inode)) {
+	if (req->pid > INT32_MAX || !find_peer(c->src.fd, &id) || !has_open(cred.pid, &id, &cred.gid)) {
 		c->ctl->n.refused_user++;
-		return fx_refuse(c, -EACCES, "process %u does not have this connection open on this machine", req->pid);
+		warn(c->ctl, "it is another process's", req->pid);
+		return fx_refuse(c, -EACCES, "process %u does not have this connection open on this machine, as its user",
+				 req->pid);
 	}
-	c->cred = (struct ucred){.pid = (pid_t)req->pid, .uid = id.uid, .gid = (gid_t)-1};
-	c->authenticated = true;
+	cred.uid = id.uid;
+	err = fx_client_known(c, &cred);
 	c->rep.auth_rep.arena_size = FX_ARENA_SIZE;
-	return 0;
+	return err;
+}
+
+void fx_drop_strangers(struct fx_control *ctl)
+{
+	uint64_t now = fx_now_ms();
+
+	for (struct fx_client *c = ctl->clients, *next; c; c = next) {
+		next = c->next;
+		if (c->known || now - c->since_ms < STRANGER_MS)
+			continue;
+		ctl->n.refused_token++;
+		warn(ctl, "it has shown no token in time", 0);
+		fx_client_drop(c);
+	}
 }
 
 /* ---- the stream ---- */
 
-ssize_t fx_stream_receive(struct fx_client *c)
+struct fx_stream {
+	uint32_t have; /* bytes of the message that is coming */
+	union fx_msg in;
+};
+
+struct fx_stream *fx_stream_new(void)
 {
-	const struct fx_msg_head *h = &c->req.head;
-	uint32_t want;
+	return calloc(1, sizeof(struct fx_stream));
+}
+
+/* Reads on: 1, a message is whole; -EAGAIN, not yet; 0, it is over, or what comes is no message. */
+static int receive(struct fx_client *c)
+{
+	struct fx_stream *s = c->stream;
+	const struct fx_msg_head *h = &s->in.head;
 
 	for (;;) {
+		uint32_t want = s->have < sizeof(*h) ? (uint32_t)sizeof(*h) : h->size;
 		ssize_t n;
 
-		want = c->have < sizeof(*h) ? (uint32_t)sizeof(*h) : h->size;
 		/* the length comes from outside; what is longer than any message ends the connection */
-		if (c->have >= sizeof(*h) && (want < sizeof(*h) || want > FX_MSG_BYTES || h->magic != FX_PROTO_MAGIC)) {
+		if (want < sizeof(*h) || want > FX_MSG_BYTES || (s->have >= sizeof(*h) && h->magic != FX_PROTO_MAGIC)) {
 			c->ctl->n.bad_message++;
 			return 0;
 		}
-		if (c->have == want && c->have >= sizeof(*h)) {
-			c->have = 0;
-			return (ssize_t)want;
-		}
-		n = recv(c->src.fd, c->req.bytes + c->have, want - c->have, MSG_DONTWAIT);
+		if (s->have == want && s->have >= sizeof(*h))
+			return 1;
+		n = recv(c->src.fd, s->in.bytes + s->have, want - s->have, MSG_DONTWAIT);
 		if (n < 0)
 			return errno == EAGAIN || errno == EINTR ? -EAGAIN : 0;
 		if (n == 0)
 			return 0;
-		c->have += (uint32_t)n;
+		s->have += (uint32_t)n;
+	}
+}
+
+/* The message is whole. False: it comes from no client of ours. */
+static bool take(struct fx_client *c)
+{
+	struct fx_stream *s = c->stream;
+	uint32_t size = s->in.head.size;
+
+	s->have = 0;
+	if (s->in.head.op == FX_MSG_KICK && c->role == FX_ROLE_HOST) {
+		c->ctl->n.kicks++;
+		fx_ctx_kick(&c->ctl->mailbox[0], c->ctx->wctx);
+		return true;
+	}
+	if (s->in.head.op == FX_MSG_KICK || c->busy) {
+		c->ctl->n.out_of_order++;
+		return false;
+	}
+	memcpy(c->req.bytes, s->in.bytes, size);
+	fx_client_request(c, size);
+	return true;
+}
+
+void fx_stream_ready(struct fx_source *src, uint32_t events)
+{
+	struct fx_client *c = (struct fx_client *)src;
+
+	(void)events;
+	for (int i = 0; i < MESSAGES && !c->gone; i++) {
+		int got = receive(c);
+
+		if (got == -EAGAIN)
+			return;
+		if (got <= 0 || !take(c)) {
+			c->ctl->n.dropped += got > 0;
+			fx_client_drop(c);
+		}
 	}
 }
 

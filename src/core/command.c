@@ -43,6 +43,7 @@ static int ctx_add(struct fx_worker *w, struct fx_cmd *cmd)
 	ctx->slot = w->nctx;
 	ctx->dead = false;
 	w->ctx[w->nctx++] = ctx;
+	fx_mirror_attach(w->mirror, ctx->mirror, w->now);
 	return 0;
 }
 
@@ -61,7 +62,8 @@ static int cq_del(struct fx_worker *w, struct fx_cmd *cmd)
 
 	w->cqs[fx_handle_index(cq->handle)] = NULL;
 	cmd->ctx->ncqs--;
-	return 0;
+	defer(&w->dying, cmd);
+	return LATER;
 }
 
 static int ctx_del(struct fx_worker *w, struct fx_cmd *cmd)
@@ -74,15 +76,19 @@ static int ctx_del(struct fx_worker *w, struct fx_cmd *cmd)
 			ctx->ncqs--;
 		}
 	fx_wait_del(w, ctx->kick);
+	fx_mirror_detach(w->mirror, ctx->mirror);
 	ctx->dead = true;
 	w->ctx[ctx->slot] = w->ctx[--w->nctx];
 	w->ctx[ctx->slot]->slot = ctx->slot;
-	return 0;
+	defer(&w->dying, cmd);
+	return LATER;
 }
 
-/* Its pipe is not looked at any more; the control thread does the rest. */
+/* Its pipe is not looked at any more; the control thread does the rest. It may die of several things. */
 void fx_ctx_dead(struct fx_worker *w, struct fx_wctx *ctx)
 {
+	if (ctx->dead)
+		return;
 	ctx->dead = true;
 	w->n.pipe_broken++;
 	done(w, &ctx->broken, 0);
@@ -119,8 +125,10 @@ static int qp_modify(struct fx_worker *w, struct fx_cmd *cmd)
 	fx_qp_query(cmd->qp, &now);
 	m->attr.qp_state = now.qp_state;
 	m->gen = fx_qp_gen(cmd->qp);
-	if (!err && now.qp_state == QPS_RESET)
+	if (!err && now.qp_state == QPS_RESET) {
+		fx_mirror_rq_moved(fx_wqp_of(cmd->qp)->rq);
 		return after_grace(w, cmd);
+	}
 	return err > 0 ? -err : err;
 }
 
@@ -224,6 +232,7 @@ unsigned fx_commands(struct fx_worker *w)
 			give_up(w, cmd);
 		} else {
 			cmd->deadline = w->now + PATIENCE_NS;
+			fx_mirror_kick(cmd->ctx->mirror); /* there is something, whether its kick has come or not */
 			defer(&w->waiting, cmd);
 		}
 	}
@@ -254,8 +263,17 @@ static bool turn_has_come(struct fx_worker *w, struct fx_cmd *cmd)
 
 static bool has_died(struct fx_worker *w, struct fx_cmd *cmd)
 {
+	const struct fx_cq *cq = cmd->data;
+
 	(void)w;
-	return fx_qp_idle(cmd->qp) && !fx_wqp_of(cmd->qp)->first;
+	switch (cmd->op) {
+	case FX_CMD_CTX_DEL:
+		return fx_mirror_ctx_idle(cmd->ctx->mirror);
+	case FX_CMD_CQ_DEL:
+		return fx_mirror_cq_idle(cq->copy);
+	default:
+		return fx_qp_idle(cmd->qp) && !fx_wqp_of(cmd->qp)->first && fx_mirror_rq_idle(fx_wqp_of(cmd->qp)->rq);
+	}
 }
 
 static void settle_grace(struct fx_worker *w)
@@ -296,7 +314,8 @@ void fx_commands_settle(struct fx_worker *w)
 	if (w->grace)
 		settle_grace(w); /* nothing was under way: over as it began */
 	while ((cmd = pick(w, &w->dying, has_died))) {
-		fx_qp_free(w->tp, cmd->qp);
+		if (cmd->op == FX_CMD_QP_DETACH)
+			fx_qp_free(w->tp, cmd->qp);
 		done(w, cmd, 0);
 	}
 }

@@ -9,8 +9,9 @@
 #include "control/table.h"
 #include "core/inside.h"
 
-/* True: the application is told, or awake; one that has closed its end does not listen (EPIPE). */
-static bool tell(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_event *ev, int wake, uint32_t size)
+/* Of completions of `cq`, or of none. True: there was room for it; when its byte follows depends on where the ring is. */
+static bool tell(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_event *ev, int wake, const struct fx_cq *cq,
+		 uint32_t size)
 {
 	if (ctx->dead)
 		return false;
@@ -18,7 +19,8 @@ static bool tell(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_event
 		w->n.events_lost++;
 		return false;
 	}
-	return write(wake, "", 1) == 1 || errno == EAGAIN;
+	ctx->events.told(&ctx->events, wake, cq);
+	return true;
 }
 
 /* ---- completion channels ---- */
@@ -30,7 +32,7 @@ void fx_event_comp(void *worker, struct fx_cq *cq)
 	struct fx_wctx *ctx = cq->owner;
 
 	fx_cq_fire(cq);
-	w->n.comp_events += tell(w, ctx, &ev, cq->wake, 1u << ctx->events.shift);
+	w->n.comp_events += tell(w, ctx, &ev, cq->wake, cq, 1u << ctx->events.shift);
 }
 
 void fx_event_arm(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_sq_slot *entry)
@@ -44,7 +46,7 @@ void fx_event_arm(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_sq_s
 	index = fx_handle_index(a.cq);
 	cq = index <= FX_LIMIT_CQ ? w->cqs[index] : NULL;
 	w->n.arms++;
-	fire = cq && cq->handle == a.cq && cq->owner == ctx ? fx_cq_arm(cq, a.arm, a.ci) : -EINVAL;
+	fire = cq && cq->handle == a.cq && cq->owner == ctx && cq->wake >= 0 ? fx_cq_arm(cq, a.arm, a.ci) : -EINVAL;
 	if (fire < 0)
 		w->n.bad_arms++;
 	else if (fire)
@@ -57,7 +59,7 @@ static void async(struct fx_worker *w, struct fx_wctx *ctx, enum fx_async type, 
 {
 	struct fx_event ev = {.kind = FX_EV_ASYNC, .type = (uint8_t)type, .object = object, .cookie = cookie};
 
-	w->n.async_events += tell(w, ctx, &ev, ctx->events.wake, 1u << ctx->events.shift >> 1);
+	w->n.async_events += tell(w, ctx, &ev, ctx->events.wake, NULL, 1u << ctx->events.shift >> 1);
 }
 
 void fx_event_async(void *worker, struct fx_qp *qp, enum fx_async type)

@@ -7,6 +7,7 @@
  *	worker.c	life of a worker, its loop, pipes and frames in
  *	txbuf.c		buffers: frames out as chains, used ones home
  *	stage.c		packets gathered into one buffer first
+ *	rings.c		send pipes, and the copies of rings
  *	command.c	what the control thread asks, grace periods
  *	event.c		records into the applications' event rings
  *	wait.c		spinning, sleeping, being kicked
@@ -22,6 +23,7 @@
 #include "control/log.h"
 #include "core/worker.h"
 #include "memory/engine.h"
+#include "mirror/mirror.h"
 #include "transport/transport.h"
 
 enum {
@@ -111,11 +113,13 @@ struct fx_worker {
 	/* contexts */
 	struct fx_wctx *ctx[FX_CTXS];
 	uint32_t nctx, first; /* whose turn is first */
-	struct fx_cq **cqs;   /* that may be armed, by index of their handles */
+	struct fx_cq **cqs;   /* by index of their handles */
+	struct fx_mirror *mirror; /* of rings that lie where only DMA reaches them, by its own engine */
+	struct fx_dma_engine *mirror_dma;
 
 	/* commands */
 	struct fx_cmd *waiting;		   /* for a pipe index */
-	struct fx_cmd *dying;		   /* QPs that something under way still points at */
+	struct fx_cmd *dying;		   /* the end of what something under way still points at */
 	struct fx_cmd *grace, *grace_next; /* asked for: this period's, the next one's */
 	uint32_t inflight
 		[2]; /* segments handed to the port or being gathered, by parity of the grace period */
@@ -144,7 +148,19 @@ struct fx_worker {
 };
 
 /* ---- worker.c ---- */
-bool fx_pipes_ready(const struct fx_worker *w);
+/* An engine for what no window maps, behind the bus if there is one; NULL: no memory. */
+struct fx_dma_engine *fx_worker_slow(struct fx_worker *w, unsigned depth);
+void fx_worker_release(struct fx_worker *w); /* what the transport is done with goes home */
+
+/* ---- rings.c ---- */
+int fx_rings_init(struct fx_worker *w);
+void fx_rings_fini(struct fx_worker *w);
+/* Makes rings and their copies alike, then takes entries out of pipes into the transport. */
+unsigned fx_rings_poll(struct fx_worker *w);
+/* What was completed in this turn leaves for its hosts. */
+unsigned fx_rings_push(struct fx_worker *w);
+bool fx_rings_ready(const struct fx_worker *w); /* is there an entry in a pipe, or a kick? */
+bool fx_rings_want_turns(const struct fx_worker *w);
 
 /* ---- txbuf.c ---- */
 int fx_txbuf_init(struct fx_worker *w, char *why, size_t size);

@@ -19,7 +19,7 @@ int fx_stage_init(struct fx_worker *w)
 {
 	w->stages_end = &w->stages;
 	w->stage_cpu = fx_dma_cpu_create(DEPTH);
-	w->stage_slow = fx_dma_slow_create(DEPTH, fx_wait_rouse, w);
+	w->stage_slow = fx_worker_slow(w, DEPTH);
 	return w->stage_cpu && w->stage_slow ? 0 : -ENOMEM;
 }
 

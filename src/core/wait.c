@@ -141,7 +141,9 @@ void fx_wait_rouse(void *arg)
 /* Is there something that only turning the loop brings forward? */
 static bool must_turn(const struct fx_worker *w)
 {
-	if (w->ntx || fx_tp_tx_ready(w->tp) || w->dma->ops->pending(w->dma))
+	if (w->ntx || fx_tp_tx_ready(w->tp) || w->dma->ops->pending(w->dma) || fx_rings_want_turns(w))
+		return true;
+	if (fx_dma_wants_poll(w->slow) || fx_dma_wants_poll(w->stage_slow))
 		return true;
 	/* copies that wait for room in an engine; those of the helper rouse us when they are done */
 	if (fx_tp_dma_pending(w->tp) && !w->slow->ops->pending(w->slow))
@@ -162,7 +164,7 @@ static uint64_t how_long(const struct fx_worker *w)
 	if (ns > LONGEST_NS)
 		ns = LONGEST_NS;
 	if (ns > BACKOFF_NS && (!w->port->info.loopback || fx_commands_waiting(w) || w->stages ||
-				w->slow->ops->pending(w->slow)))
+				w->slow->ops->pending(w->slow) || w->mirror_dma->ops->pending(w->mirror_dma)))
 		ns = BACKOFF_NS;
 	return ns;
 }
@@ -192,7 +194,7 @@ static void go_to_sleep(struct fx_worker *w)
 	 * kicks.
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (!fx_pipes_ready(w) && !atomic_load_explicit(&w->cfg.mailbox->todo, memory_order_relaxed) &&
+	if (!fx_rings_ready(w) && !atomic_load_explicit(&w->cfg.mailbox->todo, memory_order_relaxed) &&
 	    !atomic_load_explicit(&w->stop, memory_order_relaxed)) {
 		w->n.sleeps++;
 		if (sleep_for(w, ns) > 0)

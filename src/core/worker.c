@@ -10,6 +10,7 @@
 enum {
 	DMA_DEPTH = 1024,
 	SLOW_DEPTH = 256,
+	BUS_DEPTH = 4096, /* of all spaces together */
 	CHAOS_DELAY = 16,
 };
 
@@ -43,6 +44,32 @@ static struct fx_dma_engine *make_engine(const char *spec)
 					     : fx_dma_cpu_create(DMA_DEPTH);
 }
 
+static uint64_t bus_now(void *arg)
+{
+	return fx_clock_ns(&((struct fx_worker *)arg)->clock);
+}
+
+struct fx_dma_engine *fx_worker_slow(struct fx_worker *w, unsigned depth)
+{
+	struct fx_dma_engine *slow = fx_dma_slow_create(depth, fx_wait_rouse, w), *e;
+	struct fx_dma_bus bus;
+
+	if (!slow || !w->cfg.bus)
+		return slow;
+	bus = *w->cfg.bus;
+	bus.now = bus_now;
+	bus.arg = w;
+	e = fx_dma_bus_create(slow, BUS_DEPTH, &bus);
+	if (!e)
+		slow->ops->destroy(slow);
+	return e;
+}
+
+static bool look(void *worker, struct fx_qp *qp)
+{
+	return fx_mirror_look(((struct fx_worker *)worker)->mirror, fx_wqp_of(qp)->rq);
+}
+
 static int make_transport(struct fx_worker *w, char *why, size_t size)
 {
 	struct fx_tp_cfg cfg = {
@@ -54,13 +81,14 @@ static int make_transport(struct fx_worker *w, char *why, size_t size)
 			.cq_error = fx_event_cq_error,
 			.trouble = fx_event_trouble,
 			.comp = fx_event_comp,
+			.look = look,
 			.arg = w},
 	};
 
 	w->dma = make_engine(w->cfg.dma);
-	w->slow = fx_dma_slow_create(SLOW_DEPTH, fx_wait_rouse, w);
+	w->slow = fx_worker_slow(w, SLOW_DEPTH);
 	w->cqs = calloc(FX_LIMIT_CQ + 1, sizeof(struct fx_cq *));
-	if (!w->dma || !w->slow || !w->cqs || fx_stage_init(w) < 0) {
+	if (!w->dma || !w->slow || !w->cqs || fx_stage_init(w) < 0 || fx_rings_init(w) < 0) {
 		snprintf(why, size, "worker %u has no memory for its engines", w->cfg.index);
 		return -ENOMEM;
 	}
@@ -116,6 +144,7 @@ void fx_worker_destroy(struct fx_worker *w)
 	if (w->slow)
 		w->slow->ops->destroy(w->slow);
 	fx_stage_fini(w);
+	fx_rings_fini(w);
 	fx_txbuf_fini(w);
 	fx_tp_destroy(w->tp);
 	fx_wait_fini(w);
@@ -132,56 +161,7 @@ void fx_worker_stop(struct fx_worker *w)
 
 /* ---- what it polls ---- */
 
-bool fx_pipes_ready(const struct fx_worker *w)
-{
-	for (uint32_t i = 0; i < w->nctx; i++)
-		if (!w->ctx[i]->dead && fx_pipe_ready(&w->ctx[i]->pipe))
-			return true;
-	return false;
-}
-
-static unsigned poll_pipe(struct fx_worker *w, struct fx_wctx *ctx)
-{
-	struct fx_sq_slot entry[FX_MAX_SQ_SLOTS];
-	unsigned n = 0;
-	int slots;
-
-	do {
-		slots = fx_pipe_take(&ctx->pipe, entry);
-		if (slots <= 0)
-			break;
-		fx_post_soon(w->tp, fx_pipe_glance(&ctx->pipe, FX_GLANCE));
-		if (unlikely(entry->opcode == FX_WR_ARM))
-			fx_event_arm(w, ctx, entry);
-		else
-			fx_post(w->tp, ctx->id, entry);
-	} while (++n < FX_PIPE_BUDGET);
-	if (n) {
-		fx_pipe_publish_ci(&ctx->pipe);
-		w->n.pipe_entries += n;
-	}
-	if (unlikely(slots < 0))
-		fx_ctx_dead(w, ctx);
-	return n;
-}
-
-/* Every pipe has its budget, and all together have theirs; a turn goes on where the last one ended. */
-static unsigned poll_pipes(struct fx_worker *w)
-{
-	uint32_t count = w->nctx, at = w->first < count ? w->first : 0;
-	unsigned n = 0;
-
-	for (uint32_t i = 0; i < count && n < FX_PIPES_BUDGET; i++) {
-		if (!w->ctx[at]->dead)
-			n += poll_pipe(w, w->ctx[at]);
-		at = at + 1 < count ? at + 1 : 0;
-	}
-	w->first = at;
-	return n;
-}
-
-/* What the transport is done with goes home. */
-static void release(struct fx_worker *w)
+void fx_worker_release(struct fx_worker *w)
 {
 	struct fx_pkt *p = fx_tp_released(w->tp), *next;
 
@@ -210,7 +190,7 @@ static unsigned receive(struct fx_worker *w)
 		fx_txbuf_free(w, m[i]);
 	}
 	fx_tp_rx(w->tp, p, k);
-	release(w);
+	fx_worker_release(w);
 	return n;
 }
 
@@ -221,7 +201,7 @@ static unsigned poll_dma(struct fx_worker *w)
 	if (!fx_tp_dma_pending(w->tp))
 		return 0;
 	n = fx_tp_poll_dma(w->tp);
-	release(w);
+	fx_worker_release(w);
 	return n;
 }
 
@@ -251,7 +231,7 @@ static bool turn(struct fx_worker *w)
 	w->now = fx_clock_ns(&w->clock);
 	fx_tp_set_now(w->tp, w->now);
 	w->n.loops++;
-	any = fx_commands(w) + poll_pipes(w);
+	any = fx_commands(w) + fx_rings_poll(w);
 	for (int round = 0; round < FX_ROUNDS; round++) {
 		moved = receive(w);
 		moved += poll_dma(w);
@@ -263,6 +243,7 @@ static bool turn(struct fx_worker *w)
 		if (!moved)
 			break;
 	}
+	any |= fx_rings_push(w) != 0;
 	if (unlikely(fx_commands_waiting(w) || w->grace_next))
 		fx_commands_settle(w);
 	return any;

@@ -5,14 +5,15 @@
  * Room: core. May use: every other room but host. One worker owns its QPs, its queue of the port, its buffers
  * and its engines; nothing here is global, so a process may have several.
  *
- * A turn of its loop: commands of the control thread; entries of the send pipes, into the transport; then,
- * until nothing moves any more: frames received, copies finished, timers (after receive: contract 28), frames
- * sent.
+ * A turn of its loop: commands of the control thread; rings that are copies, made like their hosts'; entries of the send
+ * pipes, into the transport; then, until nothing moves any more: frames received, copies finished, timers (after receive:
+ * contract 28), frames sent.
  */
 #ifndef FX_CORE_WORKER_H
 #define FX_CORE_WORKER_H
 
 #include "control/command.h"
+#include "memory/engine.h"
 #include "port/port.h"
 
 enum fx_poll_mode {
@@ -30,6 +31,7 @@ struct fx_worker_cfg {
 	enum fx_poll_mode poll;
 	bool shared_cpus; /* sleep at once: the applications need the CPU */
 	const char *dma;  /* "cpu", or "chaos[=DELAY[,SEED]]" */
+	const struct fx_dma_bus *bus; /* between the core and memory that no window maps; NULL: none */
 };
 
 struct fx_worker;

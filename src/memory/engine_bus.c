@@ -141,6 +141,14 @@ static unsigned bus_pending(const struct fx_dma_engine *e)
 	return b->depth - b->nfree;
 }
 
+/* What its inner engine has done waits for the time only. */
+static bool bus_wakes(const struct fx_dma_engine *e)
+{
+	const struct bus_engine *b = (const struct bus_engine *)e;
+
+	return !b->ndone && b->inner->ops->wakes && b->inner->ops->wakes(b->inner);
+}
+
 static void bus_destroy(struct fx_dma_engine *e)
 {
 	struct bus_engine *b = (struct bus_engine *)e;
@@ -157,6 +165,7 @@ static const struct fx_dma_ops bus_ops = {
 	.submit = bus_submit,
 	.poll = bus_poll,
 	.pending = bus_pending,
+	.wakes = bus_wakes,
 	.destroy = bus_destroy,
 };
 

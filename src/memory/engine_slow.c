@@ -432,6 +432,11 @@ static unsigned slow_pending(const struct fx_dma_engine *base)
 	return ((const struct slow_engine *)base)->pending;
 }
 
+static bool slow_wakes(const struct fx_dma_engine *base)
+{
+	return ((const struct slow_engine *)base)->wake;
+}
+
 static void slow_destroy(struct fx_dma_engine *base)
 {
 	struct slow_engine *e = (struct slow_engine *)base;
@@ -456,6 +461,7 @@ static const struct fx_dma_ops slow_ops = {
 	.submit = slow_submit,
 	.poll = slow_poll,
 	.pending = slow_pending,
+	.wakes = slow_wakes,
 	.destroy = slow_destroy,
 };
 

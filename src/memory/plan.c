@@ -29,6 +29,7 @@ struct plan {
 	uint32_t convert; /* pieces so far */
 	bool write;	  /* the registration lets somebody write */
 	bool no_convert;
+	bool all_slow;
 	bool sparse;
 };
 
@@ -84,6 +85,8 @@ static int classify(struct fx_space *s, struct plan *p, const struct fx_vma *v, 
 
 	if (!(v->flags & FX_VMA_READ) || (p->write && !(v->flags & FX_VMA_WRITE)))
 		return -EFAULT;
+	if (p->all_slow)
+		return add(p, at, end - at, FX_SEG_SLOW);
 	/* an inode may be 0: that of the first System V segment is */
 	if (v->flags & FX_VMA_SHARED)
 		return add(p, at, end - at, FX_SEG_SHARED);
@@ -187,6 +190,7 @@ int fx_space_plan(struct fx_space *s, uint64_t addr, uint64_t length, uint32_t a
 		.page = (uint64_t)sysconf(_SC_PAGESIZE),
 		.write = access & (FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_ATOMIC),
 		.no_convert = flags & FX_REG_NO_CONVERT,
+		.all_slow = flags & FX_PLAN_ALL_SLOW,
 		.sparse = flags & FX_REG_SPARSE,
 	};
 	int rc;

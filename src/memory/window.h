@@ -39,10 +39,13 @@ struct fx_space *fx_space_open(pid_t pid, char *why, size_t whylen);
  */
 void fx_space_close(struct fx_space *s);
 
+/* Beside enum fx_reg_flags, and nothing for a client to ask: nothing is mapped, whatever it is. */
+#define FX_PLAN_ALL_SLOW (UINT32_C(1) << 31)
+
 /*
  * Step 1. Cuts [addr, addr + length) into at most FX_MR_SEGS segments that cover it exactly and in order,
  * with a memfd for each FX_SEG_CONVERT in fds[FX_MSG_FDS]; the fds stay the space's own: pass them on, do not
- * close them. `access` is enum fx_access, `flags` enum fx_reg_flags. Keep the segments for step 2.
+ * close them. `access` is enum fx_access, `flags` enum fx_reg_flags, or FX_PLAN_ALL_SLOW. Keep the segments for step 2.
  * -EINVAL: empty or wraps round; -EFAULT: a hole, memory that cannot be read, or write access to read-only
  * memory; -ESRCH: the application is gone; -ENOMEM.
  */

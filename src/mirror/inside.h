@@ -143,6 +143,8 @@ void fx_pull_looks(struct fx_mirror *m);
 
 /* ---- push.c ---- */
 void fx_push_ctx(struct fx_mirror *m, struct fx_mirror_ctx *x);
+/* Nothing of it leaves any more: its CQs are in no list, and may go. */
+void fx_push_drop(struct fx_mirror_ctx *x);
 void fx_push_told(struct fx_event_tx *t, int wake, const struct fx_cq *cq);
 
 /* ---- doze.c ---- */

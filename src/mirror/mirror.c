@@ -156,6 +156,8 @@ void fx_mirror_ctx_free(struct fx_mirror_ctx *x)
 
 void fx_mirror_attach(struct fx_mirror *m, struct fx_mirror_ctx *x, uint64_t now)
 {
+	if (!x)
+		return;
 	x->attached = true;
 	x->active = now;
 	x->next = m->ctxs;
@@ -166,6 +168,8 @@ void fx_mirror_detach(struct fx_mirror *m, struct fx_mirror_ctx *x)
 {
 	struct fx_mirror_ctx **at = &m->ctxs;
 
+	if (!x)
+		return;
 	while (*at && *at != x)
 		at = &(*at)->next;
 	if (*at)
@@ -175,13 +179,13 @@ void fx_mirror_detach(struct fx_mirror *m, struct fx_mirror_ctx *x)
 
 bool fx_mirror_ctx_idle(const struct fx_mirror_ctx *x)
 {
-	return !x->attached && !x->flight;
+	return !x || (!x->attached && !x->flight);
 }
 
-void fx_mirror_kick(struct fx_mirror *m, struct fx_mirror_ctx *x)
+void fx_mirror_kick(struct fx_mirror_ctx *x)
 {
-	(void)m;
-	x->kicked = true;
+	if (x)
+		x->kicked = true;
 }
 
 /* ---- the whole ---- */
@@ -212,15 +216,17 @@ unsigned fx_mirror_poll(struct fx_mirror *m, uint64_t now)
 {
 	unsigned n;
 
-	if (__builtin_expect(!m->ctxs && !m->flight, 1))
+	if (__builtin_expect(!m->ctxs && !m->flight && !m->looks, 1))
 		return 0;
 	m->now = now;
 	retry_stuck(m);
 	n = collect(m);
 	fx_pull_looks(m);
 	for (struct fx_mirror_ctx *x = m->ctxs; x; x = x->next) {
-		if (x->broken)
+		if (x->broken) {
+			fx_push_drop(x);
 			continue;
+		}
 		fx_push_ctx(m, x);
 		fx_doze_turn(m, x);
 	}

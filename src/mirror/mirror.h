@@ -17,6 +17,9 @@
  * The engine reads and writes aligned lines of 64 bytes at once (struct fx_dma, lines), as a bus does: so a slot whose
  * phase is new is new as a whole. It may finish in any order: a consumer takes entries in theirs. A host that is gone
  * or lies about an index breaks its own context only.
+ *
+ * Where a context's rings are the host's own there is nothing to mirror: the functions for the worker take NULL for what
+ * would be a copy, and have nothing to do for it.
  */
 #ifndef FX_MIRROR_MIRROR_H
 #define FX_MIRROR_MIRROR_H
@@ -85,9 +88,11 @@ bool fx_mirror_cq_idle(const struct fx_mirror_cq *c);
 bool fx_mirror_rq_idle(const struct fx_mirror_rq *r);
 
 /* The host says that there is something in its pipe. */
-void fx_mirror_kick(struct fx_mirror *m, struct fx_mirror_ctx *x);
-/* Asks for a look at the receive queue that begins now or later. */
-void fx_mirror_look(struct fx_mirror *m, struct fx_mirror_rq *r);
+void fx_mirror_kick(struct fx_mirror_ctx *x);
+/* Asks for a look at the receive queue that begins now or later; false: there is no copy, so it shows all there is. */
+bool fx_mirror_look(struct fx_mirror *m, struct fx_mirror_rq *r);
+/* Its owner has begun a new life further on: what was not read before is not valid any more. */
+void fx_mirror_rq_moved(struct fx_mirror_rq *r);
 
 /* Collects what has arrived, begins what is due. Returns how many transfers it saw end. */
 unsigned fx_mirror_poll(struct fx_mirror *m, uint64_t now);

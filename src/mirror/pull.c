@@ -123,7 +123,7 @@ void fx_mirror_rq_free(struct fx_mirror_rq *r)
 
 bool fx_mirror_rq_idle(const struct fx_mirror_rq *r)
 {
-	return !r->pull.flight && !r->wanted;
+	return !r || (!r->pull.flight && !r->wanted);
 }
 
 static void want_look(struct fx_mirror *m, struct fx_mirror_rq *r)
@@ -151,9 +151,17 @@ static void rq_pulled(struct fx_mirror *m, struct fx_move *v, int err)
 		m->cfg.env.looked(m->cfg.env.arg, r->owner);
 }
 
-void fx_mirror_look(struct fx_mirror *m, struct fx_mirror_rq *r)
+bool fx_mirror_look(struct fx_mirror *m, struct fx_mirror_rq *r)
 {
-	want_look(m, r);
+	if (r)
+		want_look(m, r);
+	return r;
+}
+
+void fx_mirror_rq_moved(struct fx_mirror_rq *r)
+{
+	if (r)
+		skip_unread(&r->pull);
 }
 
 void fx_pull_looks(struct fx_mirror *m)

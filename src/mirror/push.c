@@ -141,11 +141,13 @@ void fx_mirror_cq_free(struct fx_mirror_cq *c)
 /* An event behind it may still look at it. */
 bool fx_mirror_cq_idle(const struct fx_mirror_cq *c)
 {
-	const struct fx_mirror_ctx *x = c->ctx;
+	const struct fx_mirror_ctx *x = c ? c->ctx : NULL;
 
-	if (c->push.flight || c->push.looking)
+	if (!x)
+		return true;
+	if (c->push.flight || c->push.looking || (c->cq->queued && x->attached))
 		return false;
-	return x->broken || !x->attached || (!c->cq->queued && x->push.landed == x->events->pi);
+	return x->broken || !x->attached || x->push.landed == x->events->pi;
 }
 
 static void cq_pushed(struct fx_mirror *m, struct fx_move *v, int err)
@@ -180,6 +182,13 @@ static bool push_cq(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_mirr
 			return true;
 	}
 	return false;
+}
+
+void fx_push_drop(struct fx_mirror_ctx *x)
+{
+	for (struct fx_cq *q = x->out.head; q; q = q->out_next)
+		q->queued = false;
+	x->out.head = x->out.tail = NULL;
 }
 
 static void push_cqs(struct fx_mirror *m, struct fx_mirror_ctx *x)

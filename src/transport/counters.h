@@ -35,6 +35,7 @@
 	X(rx_atomics, "atomics carried out for peers")                                             \
 	X(rx_atomic_forgotten, "atomics seen again whose result is not kept any more, dropped")     \
 	X(rx_backlog, "packets dropped because too many wait for their placement")                 \
+	X(rx_parked, "packets that waited for a fresh look at their receive queue")                 \
 	X(rx_remote_access, "requests refused: key, bounds or rights")                              \
 	X(rx_invalid_request, "requests refused: not valid here")                                   \
 	X(rx_invalidates, "memory windows that peers invalidated")                                  \

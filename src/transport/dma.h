@@ -59,10 +59,17 @@ struct fx_dma_ops {
 	unsigned (*poll)(struct fx_dma_engine *e, struct fx_dma_done *out, unsigned max);
 	/* 0 when nothing is under way. */
 	unsigned (*pending)(const struct fx_dma_engine *e);
+	/* True: whatever is under way rouses the owner when it ends. NULL: it has to poll. */
+	bool (*wakes)(const struct fx_dma_engine *e);
 	void (*destroy)(struct fx_dma_engine *e);
 };
 struct fx_dma_engine {
 	const struct fx_dma_ops *ops;
 };
+/* Is there something under way that only polling brings forward? */
+static inline bool fx_dma_wants_poll(const struct fx_dma_engine *e)
+{
+	return e->ops->pending(e) && !(e->ops->wakes && e->ops->wakes(e));
+}
 
 #endif

@@ -58,7 +58,7 @@ static void tell(struct fx_tp *tp, struct fx_qp *qp, enum fx_async type)
 }
 
 /* The first completion that found no room: nobody can rely on the CQ any more, whoever used it. */
-static void cq_overran(struct fx_tp *tp, struct fx_cq *cq)
+static void cq_failed(struct fx_tp *tp, struct fx_cq *cq)
 {
 	if (tp->cfg.env.cq_error)
 		tp->cfg.env.cq_error(tp->cfg.env.arg, cq);
@@ -85,9 +85,18 @@ void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct
 	}
 	tp->n.cq_overruns++;
 	if (!was_overrun)
-		cq_overran(tp, cq);
+		cq_failed(tp, cq);
 	else
 		fx_qp_error(tp, qp, FX_CAUSE_CQ_OVERRUN); /* it came later */
+}
+
+void fx_tp_cq_overran(struct fx_tp *tp, struct fx_cq *cq)
+{
+	tp->n.cq_overruns++;
+	if (cq->overrun)
+		return;
+	cq->overrun = true;
+	cq_failed(tp, cq);
 }
 
 void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause)
@@ -97,6 +106,7 @@ void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause)
 	qp->state = FX_QPS_ERR;
 	qp->rnr_wait = qp->draining = false;
 	qp->cut_err = 0;
+	fx_park_drop(tp, qp);
 	fx_touch(tp, qp);
 	qp->flush_wait = FX_FLUSH_SOON;
 	fx_timer_set(tp, qp, tp->now + FX_FLUSH_SOON);
@@ -133,6 +143,7 @@ static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
 {
 	fx_place_drop(qp, &qp->reqs);
 	fx_place_drop(qp, &qp->resp);
+	fx_park_drop(tp, qp);
 	fx_wheel_disarm(&tp->wheel, &qp->timer);
 	fx_run_not(tp, qp);
 	fx_touch(tp, qp); /* for what was queued to go home */
@@ -141,6 +152,7 @@ static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
 	qp->natomics = 0;
 	qp->nak_want = 0;
 	qp->ack_want = qp->nak_sent = qp->dead_end = qp->have_rwqe = false;
+	qp->looking = qp->looked = false;
 	qp->rnr_wait = qp->rewound = qp->draining = qp->greeted = false;
 	qp->cause = FX_CAUSE_NONE;
 	qp->cut_err = qp->retries = qp->rnr_retries = 0;
@@ -200,6 +212,11 @@ uint32_t fx_qp_number(const struct fx_qp *qp)
 const struct fx_qp_cfg *fx_qp_config(const struct fx_qp *qp)
 {
 	return &qp->cfg;
+}
+
+struct fx_rq *fx_qp_rq(struct fx_qp *qp)
+{
+	return &qp->rq;
 }
 
 void fx_qp_snapshot(const struct fx_qp *qp, struct fx_qp_info *info)

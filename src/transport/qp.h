@@ -8,6 +8,7 @@
  *	requester.c	WQEs -> request packets
  *	completer.c	ACK, NAK, READ responses -> progress; retires WQEs into CQEs
  *	responder.c	request packets -> placements
+ *	look.c		packets that wait for a fresh look at their receive queue
  *	answer.c	READ responses, results of atomics, acknowledges and NAKs, in order
  *	mw.c		memory windows: bound, invalidated, found by a peer's key
  *	place.c		placements in PSN order over asynchronous DMA engines
@@ -243,6 +244,12 @@ struct fx_qp {
 	} write;
 	uint32_t nak_psn;
 	struct fx_rq rq;
+	struct { /* packets that wait for a look, in their order of arrival */
+		struct fx_pkt *head, *tail;
+		uint32_t n;
+	} parked;
+	bool looking; /* one is under way */
+	bool looked;  /* ... and has just ended: nothing but what it brought is there */
 	bool have_rwqe;
 	uint32_t rwqe_index, rwqe_nsge, rwqe_len, rwqe_sge, rwqe_off;
 	struct fx_sge *rwqe; /* max_recv_sge of them */
@@ -352,6 +359,7 @@ void fx_completer_settle(struct fx_tp *tp, struct fx_qp *qp); /* a local error w
 void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp); /* receives, in ERR */
+void fx_responder_looked(struct fx_tp *tp, struct fx_qp *qp); /* the same, after a look for more of them */
 /* Where an address of the peer's leads: an address of a region, through a window or not (NULL). */
 struct fx_spot {
 	struct fx_mr *mr;
@@ -366,6 +374,11 @@ static inline bool fx_revokes(const struct fx_pkt *p)
 {
 	return p->act == FX_PLACE_RECV && p->wc_flags & FX_WCF_INV;
 }
+
+/* ---- look.c ---- */
+bool fx_rq_look(struct fx_tp *tp, struct fx_qp *qp); /* true: a fresh look at the receive queue is under way */
+void fx_park(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p); /* until it is over */
+void fx_park_drop(struct fx_tp *tp, struct fx_qp *qp);
 
 /* ---- answer.c ---- */
 /* May the placed request take effect? */

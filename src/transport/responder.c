@@ -25,6 +25,18 @@ static void refuse(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t
 	fx_place_push(tp, &qp->reqs, qp, p);
 }
 
+/* Not a syndrome: the packet has to wait. */
+enum { LOOKS = 1 };
+
+/* A receive is wanted, and take_receive() said why there is none. */
+static void no_receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t why)
+{
+	if (why == LOOKS)
+		fx_park(tp, qp, p);
+	else
+		refuse(tp, qp, p, why);
+}
+
 /* A refusal that also ends the receive in hand with `status`. */
 static void refuse_receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t syndrome, uint8_t status)
 {
@@ -36,7 +48,7 @@ static void refuse_receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p,
 
 /* ---- receives ---- */
 
-/* Takes the next receive into the QP. Returns 0, or the syndrome to refuse with. */
+/* Takes the next receive into the QP. Returns 0, LOOKS, or the syndrome to refuse with. */
 static uint8_t take_receive(struct fx_tp *tp, struct fx_qp *qp)
 {
 	uint32_t index = qp->rq.index;
@@ -45,6 +57,8 @@ static uint8_t take_receive(struct fx_tp *tp, struct fx_qp *qp)
 	if (qp->have_rwqe)
 		return 0;
 	n = fx_rq_take(&qp->rq, qp->rwqe, qp->cfg.max_recv_sge);
+	if (n == -EAGAIN && !qp->looked && fx_rq_look(tp, qp))
+		return LOOKS;
 	if (n == -EAGAIN)
 		return (uint8_t)(FX_AETH_RNR | (qp->attr.min_rnr_timer & 0x1f));
 	if (n < 0) {
@@ -116,7 +130,7 @@ static void rx_send(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32
 	uint8_t bad = take_receive(tp, qp), status;
 
 	if (bad) {
-		refuse(tp, qp, p, bad);
+		no_receive(tp, qp, p, bad);
 		return;
 	}
 	if (p->len > qp->rwqe_len - qp->msg_off) {
@@ -167,7 +181,7 @@ static void rx_write(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint3
 	if (flags & FX_OPF_IMM) {
 		bad = take_receive(tp, qp);
 		if (bad) {
-			refuse(tp, qp, p, bad);
+			no_receive(tp, qp, p, bad);
 			return;
 		}
 	}
@@ -268,6 +282,8 @@ void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		fx_release(tp, p);
 	} else if (ahead < 0) {
 		duplicate(tp, qp, p, flags);
+	} else if (qp->parked.n) {
+		fx_park(tp, qp, p);
 	} else if (qp->reqs.n >= FX_BACKLOG) {
 		tp->n.rx_backlog++;
 		fx_release(tp, p);
@@ -383,13 +399,12 @@ void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 	}
 }
 
-void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp)
+/* Flushes the receives that are here; true: there were some. */
+static bool flush_here(struct fx_tp *tp, struct fx_qp *qp)
 {
 	struct fx_cqe cqe = {.status = FX_WC_WR_FLUSH_ERR, .opcode = FX_WC_RECV, .syndrome = (uint8_t)qp->cause};
 	uint32_t index, from = qp->rq.index;
 
-	if (qp->reqs.n)
-		return; /* what arrived before the error comes first */
 	if (qp->have_rwqe) {
 		qp->have_rwqe = false;
 		cqe.index = qp->rwqe_index;
@@ -399,9 +414,24 @@ void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp)
 		cqe.index = index;
 		fx_qp_complete(tp, qp, qp->rcq, &cqe);
 	}
-	if (qp->rq.index != from)
+	return qp->rq.index != from;
+}
+
+void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp)
+{
+	if (qp->reqs.n)
+		return; /* what arrived before the error comes first */
+	if (flush_here(tp, qp))
 		qp->flush_wait = FX_FLUSH_SOON;
 	else if (qp->flush_wait < FX_FLUSH_LATE)
 		qp->flush_wait *= 2; /* a QP left in error must not keep the core awake */
 	fx_timer_set(tp, qp, tp->now + qp->flush_wait);
+	fx_rq_look(tp, qp);
+}
+
+/* As long as looks bring some there may be more. */
+void fx_responder_looked(struct fx_tp *tp, struct fx_qp *qp)
+{
+	if (!qp->reqs.n && flush_here(tp, qp))
+		fx_rq_look(tp, qp);
 }

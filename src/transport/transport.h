@@ -130,6 +130,11 @@ struct fx_tp_env {
 	void *arg;
 	/* A CQE fires the CQ's arm: fx_cq_fire(), and tell whoever waits. May be NULL if nobody arms. */
 	void (*comp)(void *arg, struct fx_cq *cq);
+	/*
+	 * A receive is wanted and none is here. True: a look that begins now is under way, and fx_tp_looked() follows,
+	 * never from inside of this call; false, or NULL: what is here is all there is.
+	 */
+	bool (*look)(void *arg, struct fx_qp *qp);
 };
 
 struct fx_tp_cfg {
@@ -151,6 +156,8 @@ void fx_tp_set_now(struct fx_tp *tp, uint64_t now);
 
 /* Takes n packets; they come back, in any order and possibly later, by fx_tp_released(). */
 void fx_tp_rx(struct fx_tp *tp, struct fx_pkt **pkts, unsigned n);
+/* The look that env.look began is over: receives that the host had posted before it are here. */
+void fx_tp_looked(struct fx_tp *tp, struct fx_qp *qp);
 /* The list of packets that the transport is done with, linked by `next`; empties it. */
 struct fx_pkt *fx_tp_released(struct fx_tp *tp);
 
@@ -217,6 +224,8 @@ void fx_qp_query(const struct fx_qp *qp, struct fx_qp_attr *attr);
 uint32_t fx_qp_gen(const struct fx_qp *qp);
 uint32_t fx_qp_number(const struct fx_qp *qp);
 const struct fx_qp_cfg *fx_qp_config(const struct fx_qp *qp);
+/* Its receive queue, for whoever says where the slots are before the QP is attached. */
+struct fx_rq *fx_qp_rq(struct fx_qp *qp);
 /*
  * Takes it out of the transport: no packet finds it, no timer fires, its queues are dropped without completions.
  * It may be freed (fx_qp_free) once fx_qp_idle() says that nothing under way points at it.
@@ -237,6 +246,9 @@ void fx_qp_snapshot(const struct fx_qp *qp, struct fx_qp_info *info);
 
 /* Calls fn for every attached QP (worker thread). */
 void fx_tp_each_qp(struct fx_tp *tp, void (*fn)(void *arg, struct fx_qp *qp), void *arg);
+
+/* The CQ has lost a completion where its owner could not see it: in error now, as if it had found no room here. */
+void fx_tp_cq_overran(struct fx_tp *tp, struct fx_cq *cq);
 
 struct fx_counters *fx_tp_counters(struct fx_tp *tp);
 uint64_t fx_tp_memory(const struct fx_tp *tp); /* bytes of WQE chunks taken from the system */

@@ -310,6 +310,7 @@ struct load *load_setup(const struct sim_cfg *cfg)
 	host.icrc = link.icrc;
 	host.chaos_delay = (unsigned)rng_range(&l->rng, 1, 40);
 	host.turn_ns = (uint32_t)rng_range(&l->rng, 50, 2000);
+	host.look_ns = cfg->looks ? (uint32_t)rng_of(cfg->seed, 2).s % 20000 + 100 : 0;
 	host.nap_ns = rng_chance(&l->rng, 300000) ? 1200000 : 0; /* a little more than the shortest timeout */
 	l->s = sim_create(&link, cfg->seed);
 	l->s->oracle = or_create();

@@ -86,6 +86,7 @@ struct pair *pair_create(const struct pair_opt *opt)
 
 		p->opt = defaults;
 		p->opt.chaos = given.chaos;
+		p->opt.look_ns = given.look_ns;
 		p->opt.max_send = given.max_send ? given.max_send : defaults.max_send;
 		p->opt.access = given.access ? given.access : defaults.access;
 		p->opt.cqes = given.cqes ? given.cqes : defaults.cqes;
@@ -109,7 +110,8 @@ struct pair *pair_create(const struct pair_opt *opt)
 	};
 	for (unsigned i = 0; i < SIM_HOSTS; i++) {
 		const struct host_cfg cfg = {
-			.chaos = p->opt.chaos, .chaos_delay = 20, .seed = 1, .turn_ns = 300};
+			.chaos = p->opt.chaos, .chaos_delay = 20, .seed = 1, .turn_ns = 300,
+			.look_ns = p->opt.look_ns};
 
 		p->h[i] = host_create(p->s, i, &cfg);
 		p->h[i]->app = poll;

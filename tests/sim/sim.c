@@ -3,7 +3,7 @@
  * Seeds by the thousand. Without arguments: a table of networks and engines, and one line at the end. With
  * any, only what they say:
  *
- *	sim --seeds A..B --loss P --dup P --reorder P --dma cpu|chaos --mtu N --qps N --ops N [--trace]
+ *	sim --seeds A..B --loss P --dup P --reorder P --dma cpu|chaos --looks --mtu N --qps N --ops N [--trace]
  *	sim [--scale PERCENT] [--stop]		the table with fewer or more seeds; stop at the first failure
  *
  * Probabilities are per frame and direction, 0 to 1. What is not given is drawn from the seed. A seed that
@@ -28,6 +28,10 @@ struct row {
 	{                                                                                                    \
 		{.link = {.loss = l, .dup = d, .reorder = r}, .chaos = c}, a, b                              \
 	}
+#define LOOKS(l, d, r, c, a, b)                                                                              \
+	{                                                                                                    \
+		{.link = {.loss = l, .dup = d, .reorder = r}, .chaos = c, .looks = true}, a, b               \
+	}
 static const struct row table[] = {
 	ROW(0, 0, 0, false, 1, 400),
 	ROW(0, 0, 0, true, 1, 400),
@@ -40,6 +44,10 @@ static const struct row table[] = {
 	ROW(50000, 20000, 50000, true, 7001, 7500),
 	ROW(100000, 100000, 100000, true, 8001, 8200),
 	ROW(0, 300000, 300000, true, 9001, 9200),
+	LOOKS(0, 0, 0, false, 10001, 10400),
+	LOOKS(10000, 10000, 10000, true, 11001, 11600),
+	LOOKS(50000, 20000, 50000, false, 12001, 12400),
+	LOOKS(0, 300000, 300000, true, 13001, 13200),
 };
 
 static const char *program;
@@ -50,6 +58,8 @@ static void command(const struct sim_cfg *c, uint64_t seed)
 	printf("%s --seeds %llu..%llu --loss %g --dup %g --reorder %g --dma %s", program,
 	       (unsigned long long)seed, (unsigned long long)seed, c->link.loss / 1e6, c->link.dup / 1e6,
 	       c->link.reorder / 1e6, c->chaos ? "chaos" : "cpu");
+	if (c->looks)
+		printf(" --looks");
 	if (c->mtu)
 		printf(" --mtu %u", c->mtu);
 	if (c->qps)
@@ -89,11 +99,12 @@ static uint32_t ppm(const char *s)
 	return p < 0 ? 0 : p > 1 ? 1000000 : (uint32_t)(p * 1e6 + 0.5);
 }
 
-enum { O_SEEDS, O_LOSS, O_DUP, O_REORDER, O_DMA, O_MTU, O_QPS, O_OPS, O_SCALE, O_STOP, O_TRACE };
+enum { O_SEEDS, O_LOSS, O_DUP, O_REORDER, O_DMA, O_LOOKS, O_MTU, O_QPS, O_OPS, O_SCALE, O_STOP, O_TRACE };
 static const struct option options[] = {
 	{"seeds", 1, NULL, O_SEEDS},	 {"loss", 1, NULL, O_LOSS},   {"dup", 1, NULL, O_DUP},
 	{"reorder", 1, NULL, O_REORDER}, {"dma", 1, NULL, O_DMA},     {"mtu", 1, NULL, O_MTU},
 	{"qps", 1, NULL, O_QPS},	 {"ops", 1, NULL, O_OPS},     {"scale", 1, NULL, O_SCALE},
+	{"looks", 0, NULL, O_LOOKS},
 	{"stop", 0, NULL, O_STOP},	 {"trace", 0, NULL, O_TRACE}, {NULL, 0, NULL, 0},
 };
 
@@ -101,7 +112,7 @@ static void usage(void)
 {
 	fprintf(stderr,
 		"usage: %s [--seeds A..B] [--loss P] [--dup P] [--reorder P] [--dma cpu|chaos] [--mtu N] "
-		"[--qps N] [--ops N] [--trace]\n       %s [--scale PERCENT] [--stop]\n",
+		"[--looks] [--qps N] [--ops N] [--trace]\n       %s [--scale PERCENT] [--stop]\n",
 		program, program);
 	exit(2);
 }
@@ -130,6 +141,9 @@ static void parse(int o, struct row *r)
 		r->cfg.chaos = !strcmp(optarg, "chaos");
 		if (!r->cfg.chaos && strcmp(optarg, "cpu"))
 			usage();
+		break;
+	case O_LOOKS:
+		r->cfg.looks = true;
 		break;
 	case O_MTU:
 		r->cfg.mtu = (uint32_t)atoi(optarg);

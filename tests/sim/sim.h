@@ -180,6 +180,10 @@ struct qp {
 	struct fx_qp_cfg cfg;
 	uint8_t *rq_bytes;
 	struct fx_rq rq; /* the host's end */
+	/* with host_cfg.look_ns: what the core has of it, and a look that is under way */
+	uint8_t *rq_copy, *rq_seen;
+	uint64_t look_at;
+	uint32_t look_gen;
 	uint32_t sq_index;
 	void *user; /* whose completions these are */
 };
@@ -192,6 +196,7 @@ struct host_cfg {
 	uint64_t seed;
 	uint32_t turn_ns; /* a loop takes up to this long */
 	uint32_t nap_ns;  /* now and then up to this long */
+	uint32_t look_ns; /* receives are seen after a look only, which takes up to so long; 0: at once */
 };
 
 struct host {
@@ -213,6 +218,7 @@ struct host {
 	uint64_t (*app)(void *arg, struct host *h);
 	void *app_arg;
 	uint64_t app_at;
+	uint64_t looks, look_next; /* so far; when the next one is over */
 	enum fx_cause trouble; /* the last one */
 	unsigned events, event[SIM_EVENTS]; /* asynchronous ones, of each kind */
 };
@@ -249,6 +255,7 @@ struct sim_cfg {
 	uint64_t seed;
 	struct link_cfg link;
 	bool chaos;
+	bool looks;   /* receive queues are seen by looks only */
 	uint32_t mtu; /* 0: drawn */
 	uint32_t qps; /* 0: drawn */
 	uint32_t ops; /* each flow's; 0: drawn */

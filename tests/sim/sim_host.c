@@ -50,6 +50,60 @@ static void on_trouble(void *arg, struct fx_qp *qp, enum fx_cause cause)
 	((struct host *)arg)->trouble = cause;
 }
 
+/* ---- receive queues that are seen by looks only ---- */
+
+static size_t ring_bytes(const struct qp *q)
+{
+	return (size_t)FX_SLOT_SIZE << q->rq.shift;
+}
+
+/* Sees what is there now and nothing later, and says so a while after. */
+static bool on_look(void *arg, struct fx_qp *core)
+{
+	struct host *h = arg;
+	struct qp *q = h->qp[fx_qp_number(core) >> FX_WORKER_BITS];
+
+	if (!q->rq_copy)
+		return false;
+	memcpy(q->rq_seen, q->rq_bytes, ring_bytes(q));
+	q->look_at = h->s->now + h->cfg.look_ns / 2 + rng_below(&h->rng, h->cfg.look_ns / 2 + 1);
+	if (q->look_at < h->look_next)
+		h->look_next = q->look_at;
+	q->look_gen = fx_qp_gen(core);
+	h->looks++;
+	return true;
+}
+
+/* Looks that are over; the time of the next one that will be. */
+static uint64_t end_looks(struct host *h)
+{
+	uint64_t next = SIM_NEVER;
+
+	for (unsigned i = 0; h->cfg.look_ns && i < HOST_QPS; i++) {
+		struct qp *q = h->qp[i];
+
+		if (q && q->look_at <= h->s->now) {
+			q->look_at = SIM_NEVER;
+			if (q->look_gen == fx_qp_gen(q->core))
+				memcpy(q->rq_copy, q->rq_seen, ring_bytes(q));
+			fx_tp_looked(h->tp, q->core);
+		}
+		if (q && q->look_at < next)
+			next = q->look_at;
+	}
+	return next;
+}
+
+static void make_copy(struct qp *q)
+{
+	q->look_at = SIM_NEVER;
+	if (!q->h->cfg.look_ns)
+		return;
+	q->rq_copy = calloc(1, ring_bytes(q));
+	q->rq_seen = calloc(1, ring_bytes(q));
+	q->cfg.rq.slots = q->rq_copy;
+}
+
 struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 {
 	struct host *h = calloc(1, sizeof(*h));
@@ -58,7 +112,7 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 		.window = cfg->window,
 		.icrc = cfg->icrc,
 		.mrs = &h->table,
-		.env = {.event = on_event, .cq_error = on_cq_error, .trouble = on_trouble, .arg = h},
+		.env = {.event = on_event, .cq_error = on_cq_error, .trouble = on_trouble, .look = on_look, .arg = h},
 	};
 
 	h->s = s;
@@ -70,7 +124,7 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 	h->table.mw = h->mw_slot;
 	h->table.nmw = HOST_MWS;
 	h->next_mr = 1;
-	h->wake = h->app_at = SIM_NEVER;
+	h->wake = h->app_at = h->look_next = SIM_NEVER;
 	tp.dma = cfg->chaos ? fx_dma_chaos_create(256, cfg->chaos_delay, rng_next(&h->rng))
 			    : fx_dma_cpu_create(256);
 	tp.slow = slow_engine_create(rng_next(&h->rng), cfg->chaos ? cfg->chaos_delay : 3);
@@ -180,6 +234,8 @@ static void sleep_until_due(struct host *h)
 
 	if (h->app_at < at)
 		at = h->app_at;
+	if (h->look_next < at)
+		at = h->look_next;
 	if (at <= now)
 		at = now + 1;
 	if (h->in_head || fx_tp_dma_pending(h->tp) || (fx_tp_tx_ready(h->tp) && !blocked))
@@ -202,6 +258,8 @@ void host_turn(struct host *h)
 		fx_tp_poll_dma(h->tp);
 		give_back(h);
 	}
+	h->look_next = end_looks(h);
+	give_back(h);
 	if (!h->in_head)
 		fx_tp_timers(h->tp);
 	h->app_at = h->app ? h->app(h->app_arg, h) : SIM_NEVER;
@@ -250,7 +308,8 @@ struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq
 	q->cfg = *cfg;
 	q->qpn = cfg->qpn;
 	q->rq_bytes = calloc(1, (size_t)FX_SLOT_SIZE << shift);
-	q->cfg.rq = (struct fx_rq){.slots = q->rq_bytes, .shift = shift, .stride = stride};
+	q->rq = q->cfg.rq = (struct fx_rq){.slots = q->rq_bytes, .shift = shift, .stride = stride};
+	make_copy(q);
 	q->cfg.scq = &scq->core;
 	q->cfg.rcq = &rcq->core;
 	q->core = fx_qp_create(&q->cfg);
@@ -258,7 +317,6 @@ struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq
 	if (!q->core || fx_qp_attach(h->tp, q->core))
 		abort();
 	q->sq_index = sq_index;
-	q->rq = q->cfg.rq;
 	/* the counters of a queue go on through RESET: here they begin somewhere */
 	if (sq_index || rq_index) {
 		const struct fx_qp_attr attr = {.qp_state = 0};
@@ -269,6 +327,8 @@ struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq
 		q->rq.pos = rq_index * stride;
 		for (uint32_t i = q->rq.pos; i - q->rq.pos < 1u << shift; i++)
 			fx_rq_slot_at(&q->rq, i)[FX_SLOT_SIZE - 1] = !fx_phase(i, shift);
+		if (q->rq_copy)
+			memcpy(q->rq_copy, q->rq_bytes, ring_bytes(q));
 	}
 	q->gen = fx_qp_gen(q->core);
 	return q;
@@ -287,6 +347,8 @@ bool qp_destroy(struct qp *q)
 	h->qp[q->qpn >> FX_WORKER_BITS] = NULL;
 	fx_qp_free(h->tp, q->core);
 	free(q->rq_bytes);
+	free(q->rq_copy);
+	free(q->rq_seen);
 	free(q);
 	return idle;
 }
@@ -356,6 +418,8 @@ int qp_state(struct qp *q, uint32_t state)
 	const struct fx_qp_attr attr = {.qp_state = state};
 	int err = fx_qp_modify(q->h->tp, q->core, &attr, M_STATE, NULL, q->sq_index, q->rq.index);
 
+	if (q->rq_copy && state == 0)
+		memcpy(q->rq_copy, q->rq_bytes, ring_bytes(q)); /* nothing in it is valid any more */
 	q->gen = fx_qp_gen(q->core);
 	host_rouse(q->h, q->h->s->now);
 	return err;

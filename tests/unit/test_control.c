@@ -196,6 +196,8 @@ static void requests_of_the_wrong_size(void **state)
 	} req = {0};
 
 	for (unsigned op = FX_MSG_HELLO + 1; op < FX_MSG_COUNT; op++) {
+		if (!sizes[op])
+			continue; /* for other connections than this one */
 		assert_int_equal(ask(&c, &req, sizes[op] - 1u, op, NULL, 0), -EPROTO);
 		assert_int_equal(ask(&c, &req, sizes[op] + 1u, op, NULL, 0), -EPROTO);
 		assert_int_equal(ask(&c, &req, sizeof(req), op, NULL, 0), -EPROTO);
@@ -212,12 +214,16 @@ static void nothing_before_the_greeting(void **state)
 		struct client c = {.fd = client_socket(p)};
 		struct fx_handle_req req = {.handle = 1};
 
+		if (op == FX_MSG_KICK || op == FX_MSG_WAKE) { /* no requests */
+			leave(&c);
+			continue;
+		}
 		assert_int_equal(ask(&c, &req, sizeof(req), op, NULL, 0), -EPROTO);
 		assert_non_null(strstr(c.why, "before HELLO"));
 		assert_int_equal(client_recv(&c, &req, sizeof(req)), 0);
 		leave(&c);
 	}
-	assert_int_equal(fx_control_counters(p->ctl)->out_of_order, FX_MSG_COUNT - FX_MSG_HELLO - 1);
+	assert_int_equal(fx_control_counters(p->ctl)->out_of_order, FX_MSG_COUNT - FX_MSG_HELLO - 3);
 	a_client_is_served(p);
 }
 

@@ -175,7 +175,7 @@ static bool post(struct rig *r, uint32_t number)
 		fx_pipe_put(&r->tx, &slot);
 	}
 	if (sleeping())
-		fx_mirror_kick(r->m, r->x);
+		fx_mirror_kick(r->x);
 	return true;
 }
 
@@ -398,7 +398,7 @@ static void a_reset_skips_what_was_never_read(void **state)
 	struct rig r;
 
 	(void)state;
-	for (uint32_t before = 0; before < 8; before++) {
+	for (uint32_t before = 0; before <= 1 << RQ_SHIFT; before++) {
 		rig_start(&r, before + 1);
 		for (uint32_t lap = 0; lap < 4; lap++) {
 			for (uint32_t i = 0; i < before; i++) {
@@ -407,6 +407,8 @@ static void a_reset_skips_what_was_never_read(void **state)
 			}
 			r.rq.pos += r.rqx.index - r.rq.index;
 			r.rq.index = r.rqx.index;
+			fx_mirror_rq_moved(r.mrq);
+			assert_int_equal(fx_rq_take(&r.rq, got, 1), -EAGAIN);
 			/* as many as fit: what was skipped is overwritten before it was ever seen */
 			for (sge.addr = 0; sge.addr < 1 << RQ_SHIFT; sge.addr++)
 				fx_rq_put(&r.rqx, &sge, 1);
@@ -443,6 +445,12 @@ static void memory_that_is_gone_breaks_the_context_once(void **state)
 	}
 	assert_int_equal(r.broken, 1);
 	assert_true(r.looked > 0); /* whoever waits for a look is not left waiting */
+	/* a queue that went away while something of it could not leave is in no list */
+	fx_cq_push(&r.cq, &c);
+	assert_false(fx_mirror_cq_idle(r.mcq));
+	turn(&r);
+	assert_true(fx_mirror_cq_idle(r.mcq));
+	assert_null(r.cq.out->head);
 	rig_end(&r);
 }
 

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Fresh looks at receive queues (contract 12). Where the queue is a copy of the host's, an entry that is not here may be
+ * there: so before "not ready" is said, the owner is asked for a look that begins now, and the packet waits for what it
+ * brings. What arrives meanwhile waits behind it, and is taken up in its order of arrival.
+ *
+ * Room: transport. A look serves the packet that asked for it and nobody later: the entry for the next one may have been
+ * posted when the look had passed.
+ */
+#include "transport/qp.h"
+
+bool fx_rq_look(struct fx_tp *tp, struct fx_qp *qp)
+{
+	if (!qp->looking && tp->cfg.env.look)
+		qp->looking = tp->cfg.env.look(tp->cfg.env.arg, qp);
+	return qp->looking;
+}
+
+void fx_park(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+{
+	if (qp->reqs.n + qp->parked.n >= FX_BACKLOG) {
+		tp->n.rx_backlog++;
+		fx_release(tp, p);
+		return;
+	}
+	tp->n.rx_parked++;
+	p->next = NULL;
+	if (qp->parked.tail)
+		qp->parked.tail->next = p;
+	else
+		qp->parked.head = p;
+	qp->parked.tail = p;
+	qp->parked.n++;
+}
+
+static struct fx_pkt *unpark(struct fx_qp *qp)
+{
+	struct fx_pkt *list = qp->parked.head;
+
+	qp->parked.head = qp->parked.tail = NULL;
+	qp->parked.n = 0;
+	return list;
+}
+
+void fx_park_drop(struct fx_tp *tp, struct fx_qp *qp)
+{
+	struct fx_pkt *next;
+
+	for (struct fx_pkt *p = unpark(qp); p; p = next) {
+		next = p->next;
+		fx_release(tp, p);
+	}
+}
+
+/* A look that was asked for before a reset is nobody's: its answer finds `looking` false, or is taken for the next one's. */
+void fx_tp_looked(struct fx_tp *tp, struct fx_qp *qp)
+{
+	struct fx_pkt *p, *next;
+
+	if (!qp->looking)
+		return;
+	qp->looking = false;
+	if (qp->state == FX_QPS_ERR) {
+		fx_responder_looked(tp, qp);
+		return;
+	}
+	qp->looked = true;
+	for (p = unpark(qp); p; p = next) {
+		next = p->next;
+		fx_responder_rx(tp, qp, p);
+		qp->looked = false;
+	}
+	qp->looked = false;
+	fx_place_run(tp);
+}
