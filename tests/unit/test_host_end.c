@@ -38,10 +38,15 @@ static void test_kick(void **state)
 	assert_int_equal(core_kicks(r.core), 1);
 	wr[0].opcode = wr[1].opcode = IBV_WR_SEND;
 	assert_int_equal(flexins_post_send(r.qp, wr, &bad), 0);
+	assert_int_equal(core_kicks(r.core), 0); /* once a sleep */
+	r.core->page->worker[0].sleeping = 2;
+	assert_int_equal(flexins_post_send(r.qp, wr, &bad), 0);
 	assert_int_equal(core_kicks(r.core), 1); /* once a call */
+	r.core->page->worker[0].sleeping = UINT32_MAX;
 	wr[1].opcode = (enum ibv_wr_opcode)99;
 	assert_int_equal(flexins_post_send(r.qp, wr, &bad), EINVAL);
 	assert_int_equal(core_kicks(r.core), 1); /* what came before the bad one is there to be sent */
+	r.core->page->worker[0].sleeping = 3;
 	assert_int_equal(flexins_post_send(r.qp, &wr[1], &bad), EINVAL);
 	assert_int_equal(core_kicks(r.core), 0);
 	r.core->page->worker[0].sleeping = 0;
