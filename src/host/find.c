@@ -57,27 +57,23 @@ static int find_path(const char *path, struct fx_link **link)
 	return err;
 }
 
-/* 0, or what to tell: the first error that says more than "not there", but rather what a core says itself. */
 static int find_name(const char *name, struct fx_link **link)
 {
 	static const char *const kinds[] = {"tcp", "sock"};
-	bool refused = false, told = false;
 	char dir[PATH_ROOM], path[PATH_ROOM];
+	bool refused = false;
 	int err = -ENOENT;
 
 	for (unsigned i = 0; runtime_dir(i / 2, dir, sizeof(dir)); i++) {
 		int n = snprintf(path, sizeof(path), "%s/%s.%s", dir, name, kinds[i % 2]);
 		int now = n > 0 && (size_t)n < sizeof(path) ? open_path(path, false, link, &refused) : -ENAMETOOLONG;
 
-		if (!now)
-			return 0;
-		if (err == -ENOENT || refused != told)
-			err = now;
-		told = refused;
+		if (!now || refused)
+			return now; /* what a core says itself is what to tell */
+		if (err == -ENOENT)
+			err = now; /* the first that says more than "not there" is the one to tell */
 	}
-	if (!refused)
-		fx_why("no core called %s: %s; start flexinsd, or use flexins-run, or set FLEXINS_CORE", name,
-		       strerror(-err));
+	fx_why("no core called %s: %s; start flexinsd, or use flexins-run, or set FLEXINS_CORE", name, strerror(-err));
 	return err;
 }
 
