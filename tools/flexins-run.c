@@ -2,7 +2,7 @@
 /*
  * flexins-run: runs a program over a FlexiNS core, unchanged, and starts the core when there is none.
  *
- * Room: tools. May use: libc, control/protocol.h. It greets the core as flexinsctl does, sets LD_PRELOAD and
+ * Room: tools. May use: libc, control/protocol.h, host/ticket.h. It greets the core as flexinsctl does, sets LD_PRELOAD and
  * FLEXINS_* and executes the program in its own place; what the program then says about the device comes from
  * the preloaded library. The core it starts is nobody's child and outlives it for as long as it has clients.
  */
@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "greet.h"
+#include "host/ticket.h"
 #include "reach.h"
 
 #ifndef FLEXINS_LIBDIR
@@ -32,6 +33,7 @@ enum { EXIT_OURS = 125, EXIT_NOT_RUN = 126, EXIT_NOT_FOUND = 127 };
 enum {
 	READY_MS = 10000, /* a core starts within a second; a machine may be busy */
 	FIXED_ARGS = 7,
+	PLACE_ARGS = 4, /* --placement and --bus, with a word each */
 	CORE_ARGS = 64,
 	BUSY_TRIES = 50, /* a core whose queue of new connections is full */
 };
@@ -40,6 +42,7 @@ enum {
 
 struct options {
 	const char *core;
+	const char *place_args[PLACE_ARGS + 1]; /* ends with NULL */
 	const char *core_args;
 	bool strict;
 	char **command;
@@ -50,7 +53,9 @@ static const char usage_text[] =
 	"Runs COMMAND, unchanged, with the RDMA device flexins0.\n"
 	"\n"
 	"  --core NAME         the core to use (default: default); started when there is none\n"
-	"  --core-args \"ARGS\"  with what options flexinsd is started, if it is (see flexinsd(8))\n"
+	"  --placement WHERE   of a core that is started: local, or emulated: shares no memory with COMMAND\n"
+	"  --bus SPEC          between the two, in the emulated placement (see flexinsd(8))\n"
+	"  --core-args \"ARGS\"  with what other options flexinsd is started, if it is (see flexinsd(8))\n"
 	"  --strict            fail where COMMAND would otherwise run without the device\n"
 	"  --help, --version\n"
 	"\n"
@@ -196,8 +201,8 @@ static int split_args(char *text, char **argv, int max)
 _Noreturn static void become_core(const char *binary, const struct options *o, char *args, int ready, int log)
 {
 	const char *fixed[] = {binary, "--name", o->core, "--linger", LINGER_S, "--ready-fd", "3"};
-	char *argv[FIXED_ARGS + CORE_ARGS + 1];
-	int null = open("/dev/null", O_RDWR), more;
+	char *argv[FIXED_ARGS + PLACE_ARGS + CORE_ARGS + 1];
+	int null = open("/dev/null", O_RDWR), n = FIXED_ARGS, more;
 	sigset_t none;
 
 	sigemptyset(&none);
@@ -209,8 +214,11 @@ _Noreturn static void become_core(const char *binary, const struct options *o, c
 	dup2(ready, 3);
 	close_range(4, ~0u, 0);
 	memcpy(argv, fixed, sizeof(fixed)); /* execv() takes them without const, and changes nothing */
-	more = split_args(args, argv + FIXED_ARGS, CORE_ARGS);
-	argv[FIXED_ARGS + (more > 0 ? more : 0)] = NULL;
+	memcpy(argv + n, o->place_args, sizeof(o->place_args));
+	while (argv[n])
+		n++;
+	more = split_args(args, argv + n, CORE_ARGS);
+	argv[n + (more > 0 ? more : 0)] = NULL;
 	unsetenv("LD_PRELOAD"); /* the application's, not the core's */
 	if (chdir("/") == 0)
 		execv(binary, argv);
@@ -330,6 +338,29 @@ static int start_core(const struct options *o)
 	return err ? -1 : 0;
 }
 
+/* Does a core answer whoever shows its ticket? It may have no socket, or one that we may not use. */
+static bool ticket_answers(const char *name)
+{
+	char dir[PATH_MAX], path[PATH_MAX + FX_VERSION_LEN + 8];
+	bool answers = false;
+
+	for (unsigned i = 0; !answers && fx_dir(i, dir, sizeof(dir)); i++) {
+		struct fx_msg_why why;
+		struct fx_ticket t;
+		uint64_t size;
+		int fd;
+
+		fx_text(path, sizeof(path), "%s/%s.tcp", dir, name);
+		if (fx_ticket_read(path, false, &t) < 0)
+			continue;
+		fd = fx_ticket_connect(&t, FX_GREET_MS);
+		answers = fd >= 0 && fx_ticket_show(fd, &t, &size, &why) == 0;
+		if (fd >= 0)
+			close(fd);
+	}
+	return answers;
+}
+
 /* 1: a core answers; 0: there is none; -1: there is one, and it will not do. */
 static int core_answers(const char *name)
 {
@@ -340,7 +371,7 @@ static int core_answers(const char *name)
 		fd = fx_connect(name, &info);
 	} while (fd == -EAGAIN && tries++ < BUSY_TRIES && usleep(20000) == 0);
 	if (fx_nobody(fd) || (fd == -EACCES && geteuid() != 0))
-		return 0;
+		return ticket_answers(name);
 	if (fd < 0) {
 		say("cannot connect to %s: %s", info.sock, strerror(-fd));
 		return -1;
@@ -438,11 +469,23 @@ static int prepare(const struct options *o)
 	return 0;
 }
 
+/* An option of flexinsd that is passed on; the last one counts. */
+static void set_place(struct options *o, const char *option, const char *value)
+{
+	const char **p = o->place_args;
+
+	while (*p && strcmp(*p, option) != 0)
+		p += 2;
+	p[0] = option;
+	p[1] = value;
+}
+
 /* -> an exit status, or -1 to go on */
 static int parse(int argc, char **argv, struct options *o)
 {
 	static const struct option list[] = {
 		{"core", required_argument, NULL, 'c'}, {"core-args", required_argument, NULL, 'a'},
+		{"placement", required_argument, NULL, 'p'}, {"bus", required_argument, NULL, 'b'},
 		{"strict", no_argument, NULL, 's'},	{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'v'},	{NULL, 0, NULL, 0},
 	};
@@ -456,6 +499,12 @@ static int parse(int argc, char **argv, struct options *o)
 			break;
 		case 'a':
 			o->core_args = optarg;
+			break;
+		case 'p':
+			set_place(o, "--placement", optarg);
+			break;
+		case 'b':
+			set_place(o, "--bus", optarg);
 			break;
 		case 's':
 			o->strict = true;

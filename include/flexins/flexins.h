@@ -21,7 +21,9 @@
  * - "IBTA" is volume 1 of the InfiniBand Architecture Specification: chapter 11 names the verb, chapter 10 its
  *   rules, annex A17 is RoCEv2.
  *
- * The environment: FLEXINS_CORE=name of the core (default: default) or FLEXINS_SOCKET=path of its socket;
+ * The environment: FLEXINS_CORE=name of the core (default: default) or FLEXINS_SOCKET=path of its socket, or of its
+ * ticket, which ends in .tcp: the file that a core which shares no memory with its clients writes beside its socket. By
+ * name the ticket goes first, and one that leads to no core is passed over;
  * FLEXINS_WINDOWS=slow leaves the application's memory as it is, =helper leaves all access to it to the core as well;
  * FLEXINS_BANNER=1 prints one line when the device is first opened; FLEXINS_WHY=1 prints flexins_why() whenever a
  * function fails.
@@ -61,8 +63,8 @@ struct ibv_context *flexins_event_context(const struct ibv_async_event *event);
  * Lists the device, flexins0, if its core answers and speaks this library's version. num_devices: where to put
  * their number, or NULL. Returns an array that ends with NULL, to be freed with flexins_free_device_list(); or NULL
  * and errno ENOMEM. If it is empty, errno says why: ENOENT or ECONNREFUSED no core, EPROTONOSUPPORT another
- * version (flexins_why() names both), EACCES a socket that belongs to another user. The device itself is never
- * freed.
+ * version (flexins_why() names both), EACCES a socket or ticket that belongs to another user, or a ticket that the core
+ * does not know. The device itself is never freed.
  */
 struct ibv_device **flexins_get_device_list(int *num_devices);
 void flexins_free_device_list(struct ibv_device **list);

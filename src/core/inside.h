@@ -138,6 +138,7 @@ struct fx_worker {
 
 	/* waiting */
 	int epoll;
+	uint32_t nap; /* number of the last sleep, for the core page */
 	uint64_t idle_since; /* 0: the last turn did something */
 	uint64_t spin_ns;
 	int load; /* /proc/loadavg; -1: taken as crowded */

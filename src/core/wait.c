@@ -187,7 +187,8 @@ static void go_to_sleep(struct fx_worker *w)
 
 	if (!ns)
 		return;
-	__atomic_store_n(sleeping, 1, __ATOMIC_RELAXED);
+	w->nap += w->nap + 1 ? 1 : 2; /* never 0 */
+	__atomic_store_n(sleeping, w->nap, __ATOMIC_RELAXED);
 	/*
 	 * Orders our store of `sleeping` before our loads of the slots' phases. A producer stores its slot's
 	 * phase, fences, and loads `sleeping`: so either we see the slot here, or it sees that we sleep and

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Where rings lie in the shared arena: first fit over a list of free extents, on lines of FX_LINE bytes.
+ * Where rings lie in the arena: first fit over a list of free extents, on lines of FX_LINE bytes.
  *
  * Room: host. May use: libc. What is free always reads zero, because a ring must start so (fx_phase()). Called
  * when queues are made and destroyed, never on the data path.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "host/host.h"
@@ -24,9 +24,9 @@ static uint64_t round_up(uint64_t n, uint64_t to)
 	return (n + to - 1) & ~(to - 1);
 }
 
-int fx_arena_init(struct fx_arena *a, int fd, uint64_t size, uint64_t heap_off)
+int fx_arena_init(struct fx_arena *a, uint8_t *base, uint64_t size, uint64_t heap_off, int discard)
 {
-	*a = (struct fx_arena){.size = size, .fd = fd, .base = MAP_FAILED};
+	*a = (struct fx_arena){.base = base, .discard = discard};
 	heap_off = round_up(heap_off, FX_LINE);
 	if (heap_off >= size)
 		return -EPROTO;
@@ -34,23 +34,16 @@ int fx_arena_init(struct fx_arena *a, int fd, uint64_t size, uint64_t heap_off)
 	if (!a->free)
 		return -ENOMEM;
 	*a->free = (struct fx_extent){.off = heap_off, .size = (size - heap_off) & ~(uint64_t)(FX_LINE - 1)};
-	a->base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (a->base == MAP_FAILED) {
-		free(a->free);
-		return -errno;
-	}
 	pthread_mutex_init(&a->lock, NULL);
 	return 0;
 }
 
 void fx_arena_fini(struct fx_arena *a)
 {
-	munmap(a->base, a->size);
 	for (struct fx_extent *e = a->free, *next; e; e = next) {
 		next = e->next;
 		free(e);
 	}
-	close(a->fd);
 	pthread_mutex_destroy(&a->lock);
 }
 
@@ -88,7 +81,7 @@ static void zero(struct fx_arena *a, uint64_t off, uint64_t size)
 	uint64_t first = round_up(off, page), last = (off + size) & ~(page - 1);
 
 	if (last <= first ||
-	    fallocate(a->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)first, (off_t)(last - first)) < 0) {
+	    syscall(SYS_madvise, a->base + first, last - first, a->discard)) { /* not the shim's madvise() */
 		memset(a->base + off, 0, size);
 		return;
 	}

@@ -19,19 +19,25 @@
 static int ask_create(struct fx_context *ctx, struct fx_channel *ch)
 {
 	struct fx_handle_req req = {.head = {.op = FX_MSG_CREATE_CHANNEL}};
+	struct fx_link *link = ctx->conn.link;
 	struct fx_handle_rep rep;
 	struct fx_fds fds;
-	int err = fx_ask(ctx, &req, sizeof(req), &rep, sizeof(rep), &fds);
+	int fd, err = fx_ask(ctx, &req, sizeof(req), &rep, sizeof(rep), &fds);
 
 	if (err)
 		return err;
-	if (fds.n != 1) {
-		fx_why("a completion channel came with %u descriptors instead of one", fds.n);
+	if (fds.n != link->ops->channel_fds) {
+		fx_why("a completion channel came with %u descriptors instead of %u", fds.n, link->ops->channel_fds);
 		fx_close_fds(&fds);
 		return -EPROTO;
 	}
+	fd = link->ops->wake_open(link, rep.handle, &fds);
+	if (fd < 0) {
+		fx_ask_drop(ctx, FX_MSG_DESTROY_CHANNEL, rep.handle);
+		return fd;
+	}
 	ch->handle = rep.handle;
-	ch->channel.fd = ch->wake.fd = fds.fd[0];
+	ch->channel.fd = ch->wake.fd = fd;
 	return 0;
 }
 
@@ -65,6 +71,7 @@ int flexins_destroy_comp_channel(struct ibv_comp_channel *channel)
 	err = fx_ask_drop(ctx, FX_MSG_DESTROY_CHANNEL, ch->handle);
 	if (err && fx_alive(ctx))
 		return fx_fail(err);
+	ctx->conn.link->ops->wake_close(ctx->conn.link, ch->handle);
 	close(ch->wake.fd);
 	free(ch);
 	return 0;

@@ -4,12 +4,10 @@
  *
  * Room: host. May use: all of it.
  */
-#include <poll.h>
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "host/fork.h"
@@ -39,7 +37,7 @@ bool fx_look(struct fx_context *ctx)
 {
 	if (!fx_alive(ctx))
 		return false;
-	if (__atomic_load_n(&ctx->page->alive, __ATOMIC_ACQUIRE) && !fx_hung_up(ctx->conn.fd))
+	if (__atomic_load_n(&ctx->page->alive, __ATOMIC_ACQUIRE) && !ctx->conn.link->ops->hung_up(ctx->conn.link))
 		return true;
 	rise(ctx, FX_GONE);
 	return false;
@@ -77,6 +75,12 @@ uint32_t fx_pipe_pi(struct fx_context *ctx)
 	return pi;
 }
 
+static void tell_links(enum fx_fork_time when)
+{
+	for (struct fx_context *c = contexts; c; c = c->next)
+		c->conn.link->ops->fork(c->conn.link, when);
+}
+
 /*
  * The child shares the parent's rings and socket and must touch neither: to it the core is gone. Locks that other
  * threads held in the parent stay as they were, as with any library. Our own memory may have been converted, as part of
@@ -87,16 +91,19 @@ static void forked(void)
 	fx_fork_child();
 	for (struct fx_context *c = contexts; c; c = c->next)
 		rise(c, FX_FORKED);
+	tell_links(FX_FORK_CHILD);
 	pthread_mutex_unlock(&contexts_lock);
 }
 static void before_fork(void)
 {
 	pthread_mutex_lock(&contexts_lock);
+	tell_links(FX_FORK_BEFORE);
 	fx_fork_before();
 }
 static void after_fork(void)
 {
 	fx_fork_parent();
+	tell_links(FX_FORK_PARENT);
 	pthread_mutex_unlock(&contexts_lock);
 }
 /* As early as can be: the last before a fork and the first after it, and the program's own handlers find all in place. */
@@ -106,19 +113,6 @@ __attribute__((constructor)) static void watch_forks(void)
 }
 
 /* ---- opening ---- */
-
-static const struct fx_core_page *map_page(int fd)
-{
-	const struct fx_core_page *page;
-
-	page = mmap(NULL, sizeof(*page), PROT_READ, MAP_SHARED, fd, 0);
-	if (page == MAP_FAILED)
-		return NULL;
-	if (page->magic == FX_CORE_MAGIC && page->abi == FX_ABI_VERSION)
-		return page;
-	munmap((void *)(uintptr_t)page, sizeof(*page));
-	return NULL;
-}
 
 static bool inside(uint64_t off, uint64_t bytes, const struct fx_hello_rep *rep)
 {
@@ -133,53 +127,52 @@ static bool layout_ok(const struct fx_hello_rep *rep)
 	       inside(rep->event_off, FX_LINE + ((uint64_t)sizeof(struct fx_event) << rep->event_shift), rep);
 }
 
-/* Takes over the handshake's descriptors: core page, arena, kick, event wake. */
+static void set_rings(struct fx_context *ctx, const struct fx_hello_rep *rep)
+{
+	uint8_t *arena = ctx->arena.base;
+
+	ctx->pipe.head = (struct fx_pipe_head *)(arena + rep->pipe_off);
+	ctx->pipe.slots = arena + rep->pipe_off + FX_LINE;
+	ctx->pipe.shift = rep->pipe_shift;
+	ctx->events.head = (struct fx_event_head *)(arena + rep->event_off);
+	ctx->events.ring = (const struct fx_event *)(arena + rep->event_off + FX_LINE);
+	ctx->events.shift = rep->event_shift;
+}
+
+/* Takes over the handshake's descriptors. */
 static int attach(struct fx_context *ctx, const struct fx_hello_rep *rep, struct fx_fds *fds)
 {
-	int err;
+	struct fx_link *link = ctx->conn.link;
+	struct fx_attached a;
+	int err = layout_ok(rep) ? link->ops->attach(link, rep, fds, &a) : -EPROTO;
 
-	if (!layout_ok(rep))
-		return -EPROTO;
-	ctx->page = map_page(fds->fd[0]);
-	if (!ctx->page)
-		return -EPROTO;
-	err = fx_arena_init(&ctx->arena, fds->fd[1], rep->arena_size, rep->heap_off);
-	if (err) {
-		munmap((void *)(uintptr_t)ctx->page, sizeof(*ctx->page));
+	if (err)
 		return err;
-	}
-	close(fds->fd[0]);
-	if (fds->n > 4)
-		fx_windows_init(fds->fd[4]);
-	else
-		fx_windows_init(-1);
-	ctx->bounce = !fx_windows_helper();
+	ctx->page = a.page;
+	ctx->verbs.context.async_fd = ctx->wake.fd = a.wake;
+	ctx->by_dma = rep->remote;
+	if (!ctx->by_dma)
+		fx_windows_init(a.uffd); /* takes it over */
+	ctx->bounce = !ctx->by_dma && !fx_windows_helper();
 	ctx->pid = getpid();
-	ctx->kick_fd = fds->fd[2];
-	ctx->verbs.context.async_fd = ctx->wake.fd = fds->fd[3];
-	fds->n = 0;
-
-	ctx->conn.page = ctx->page;
-	ctx->pipe.head = (struct fx_pipe_head *)(ctx->arena.base + rep->pipe_off);
-	ctx->pipe.slots = ctx->arena.base + rep->pipe_off + FX_LINE;
-	ctx->pipe.shift = rep->pipe_shift;
-	ctx->events.head = (struct fx_event_head *)(ctx->arena.base + rep->event_off);
-	ctx->events.ring = (const struct fx_event *)(ctx->arena.base + rep->event_off + FX_LINE);
-	ctx->events.shift = rep->event_shift;
 	ctx->id = rep->ctx;
 	ctx->limits = rep->limits;
 	memcpy(ctx->core, rep->core, FX_VERSION_LEN);
 	memcpy(ctx->version, rep->version, FX_VERSION_LEN);
-	return 0;
+	err = fx_arena_init(&ctx->arena, a.arena, rep->arena_size, rep->heap_off, a.discard);
+	if (err)
+		close(a.wake);
+	else
+		set_rings(ctx, rep);
+	return err;
 }
 
+/* Before the connection is closed, and the arena's memory with it. */
 static void detach(struct fx_context *ctx)
 {
-	close(ctx->kick_fd);
 	close(ctx->wake.fd);
 	free(ctx->async);
 	fx_arena_fini(&ctx->arena);
-	munmap((void *)(uintptr_t)ctx->page, sizeof(*ctx->page));
 }
 
 /* Operations of struct verbs_context that are NULL are EOPNOTSUPP: so its public accessors say. */
@@ -224,7 +217,7 @@ static void banner(struct fx_context *ctx)
 	if (ctx->port.gid_count)
 		inet_ntop(AF_INET6, ctx->port.gid[best].gid, gid, sizeof(gid));
 	fprintf(stderr, "flexins: device %s, GID %u %s, core %s, %s\n", ctx->device->dev.name, best, gid, ctx->core,
-		fx_windows_kind());
+		fx_windows_kind(ctx));
 }
 
 static void list_context(struct fx_context *ctx)
@@ -251,7 +244,6 @@ struct ibv_context *flexins_open_device(struct ibv_device *dev)
 	struct fx_device *device = fx_device_of(dev);
 	struct fx_context *ctx;
 	struct fx_hello_rep rep;
-	struct fx_place where;
 	struct fx_fds fds;
 	int err;
 
@@ -262,7 +254,7 @@ struct ibv_context *flexins_open_device(struct ibv_device *dev)
 		return fx_null(ENOMEM);
 	memset(ctx, 0, sizeof(*ctx));
 	ctx->device = device;
-	err = fx_conn_open(&ctx->conn, &where, &rep, &fds);
+	err = fx_conn_open(&ctx->conn, &rep, &fds);
 	if (err)
 		goto free_ctx;
 	err = attach(ctx, &rep, &fds);

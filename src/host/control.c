@@ -1,17 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The connection to a core: where its socket is, the handshake, requests and replies with descriptors.
+ * The connection to a core: the handshake, requests and replies with descriptors.
  *
- * Room: host. May use: the control protocol, libc.
+ * Room: host. May use: link.h, the control protocol, libc.
  */
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -59,13 +55,6 @@ const char *flexins_why(void)
 	return why_text;
 }
 
-bool fx_hung_up(int fd)
-{
-	struct pollfd p = {.fd = fd, .events = POLLRDHUP};
-
-	return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR | POLLRDHUP | POLLNVAL));
-}
-
 void fx_close_fds(struct fx_fds *fds)
 {
 	while (fds->n)
@@ -74,44 +63,7 @@ void fx_close_fds(struct fx_fds *fds)
 
 /* ---- one message ---- */
 
-static void take_fds(struct msghdr *msg, struct fx_fds *fds)
-{
-	fds->n = 0;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || n > FX_MSG_FDS - fds->n)
-			continue;
-		memcpy(fds->fd + fds->n, CMSG_DATA(c), n * sizeof(int));
-		fds->n += (unsigned)n;
-	}
-}
-
-/* -> bytes, 0 when the core has hung up, or a negative errno; never blocks */
-static ssize_t receive(int fd, void *buf, size_t size, struct fx_fds *fds)
-{
-	union {
-		struct cmsghdr align;
-		char room[CMSG_SPACE(sizeof(int) * FX_MSG_FDS)];
-	} control;
-	struct iovec iov = {.iov_base = buf, .iov_len = size};
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-	ssize_t n;
-
-	fds->n = 0;
-	n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	if (n < 0)
-		return -errno;
-	take_fds(&msg, fds);
-	if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
-		fx_close_fds(fds);
-		return -EPROTO;
-	}
-	return n;
-}
-
-static int64_t now_ms(void)
+int64_t fx_clock_ms(void)
 {
 	struct timespec t;
 
@@ -119,40 +71,17 @@ static int64_t now_ms(void)
 	return t.tv_sec * 1000LL + t.tv_nsec / 1000000;
 }
 
-/* Waits for something to read in short steps, so that a core that ended on purpose is noticed too. */
-static int await(const struct fx_conn *c, int64_t until)
-{
-	for (;;) {
-		struct pollfd p = {.fd = c->fd, .events = POLLIN};
-		int n = poll(&p, 1, 200);
-
-		if (n > 0)
-			return 0;
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		if (c->page && !__atomic_load_n(&c->page->alive, __ATOMIC_ACQUIRE))
-			return -ENODEV;
-		if (now_ms() > until)
-			return -ETIMEDOUT;
-	}
-}
-
 /* The reply to `want` into buf[FX_MSG_BYTES], NUL-padded; late replies to given-up requests are passed over. */
 static int await_reply(struct fx_conn *c, const struct fx_msg_head *want, char *buf, struct fx_fds *fds)
 {
-	int64_t until = now_ms() + FX_CALL_MS;
+	int64_t until = fx_clock_ms() + FX_CALL_MS;
 
 	for (;;) {
 		struct fx_msg_head head;
 		ssize_t n;
-		int err = await(c, until);
 
-		if (err)
-			return err;
 		memset(buf, 0, FX_MSG_BYTES);
-		n = receive(c->fd, buf, FX_MSG_BYTES, fds);
-		if (n == -EAGAIN || n == -EINTR)
-			continue;
+		n = c->link->ops->receive(c->link, buf, FX_MSG_BYTES, fds, until);
 		if (n <= 0)
 			return n ? (int)n : -ENODEV;
 		memcpy(&head, buf, sizeof(head));
@@ -180,16 +109,14 @@ static int refusal(const char *buf)
 /* Sends a request and brings its reply into buf[FX_MSG_BYTES]; -> bytes, or why the connection is of no use now */
 static int exchange(struct fx_conn *c, struct fx_msg_head *req, char *buf, struct fx_fds *fds)
 {
-	ssize_t n;
+	int err;
 
 	req->magic = FX_PROTO_MAGIC;
 	req->seq = ++c->seq;
 	req->err = 0;
-	do
-		n = send(c->fd, req, req->size, MSG_NOSIGNAL);
-	while (n < 0 && errno == EINTR);
-	if (n != (ssize_t)req->size)
-		return -ENODEV;
+	err = c->link->ops->send(c->link, req, req->size);
+	if (err)
+		return err;
 	return await_reply(c, req, buf, fds);
 }
 
@@ -235,103 +162,7 @@ int fx_call(struct fx_conn *c, void *req, size_t req_size, void *rep, size_t rep
 	return call(c, req, req_size, rep, rep_size, rep_size, fds);
 }
 
-/* ---- where cores are, and the handshake ---- */
-
-/* The core must be root's or ours: anybody can make a directory in /tmp. */
-static bool trusted(int fd)
-{
-	struct ucred cred;
-	socklen_t len = sizeof(cred);
-
-	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 &&
-	       (cred.uid == 0 || cred.uid == geteuid() || cred.uid == getuid());
-}
-
-/* -> a connected socket or a negative errno; `named` is a path that the user gave */
-static int connect_to(const char *path, bool named)
-{
-	struct sockaddr_un sun = {.sun_family = AF_UNIX};
-	int fd, err = 0;
-
-	if (strlen(path) >= sizeof(sun.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(sun.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) < 0)
-		err = -errno;
-	else if (!named && !trusted(fd))
-		err = -EACCES;
-	if (err)
-		close(fd);
-	return err ? err : fd;
-}
-
-/*
- * Where Yama only lets parents look into a process, the core of an ordinary user needs this one's leave; root does not.
- * There is one such leave in a process: a debugger that got it before has it no more.
- */
-static void let_in(int fd)
-{
-	struct ucred cred;
-	socklen_t len = sizeof(cred);
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && cred.uid && cred.uid == geteuid() &&
-	    access("/proc/sys/kernel/yama/ptrace_scope", F_OK) == 0)
-		prctl(PR_SET_PTRACER, cred.pid, 0, 0, 0); /* refused: the core says that it cannot open our memory */
-}
-
-static bool name_ok(const char *name)
-{
-	return name[0] && name[0] != '.' && !strchr(name, '/') && strlen(name) < FX_VERSION_LEN;
-}
-
-/* The directories of runtime files, the system's first; false when there is no i-th one. */
-static bool runtime_dir(unsigned i, char *dir, size_t size)
-{
-	const char *xdg = secure_getenv("XDG_RUNTIME_DIR");
-	int n = 0;
-
-	if (i == 0)
-		n = snprintf(dir, size, "%s", FX_RUNTIME_DIR);
-	else if (i == 1 && xdg && xdg[0] == '/')
-		n = snprintf(dir, size, "%s/flexins", xdg);
-	else if (i == 1 || i == 2)
-		n = snprintf(dir, size, "/tmp/flexins-%u", (unsigned)geteuid());
-	return n > 0 && (size_t)n < size;
-}
-
-static int find_core(struct fx_place *where)
-{
-	const char *path = secure_getenv("FLEXINS_SOCKET"), *name = secure_getenv("FLEXINS_CORE");
-	char dir[sizeof(where->path)];
-	int err = -ENOENT;
-
-	name = name && name[0] ? name : "default";
-	if (path && path[0]) {
-		snprintf(where->path, sizeof(where->path), "%s", path);
-		err = connect_to(path, true);
-		if (err < 0)
-			fx_why("no core answers at %s (FLEXINS_SOCKET): %s", path, strerror(-err));
-		return err;
-	}
-	if (!name_ok(name)) {
-		fx_why("FLEXINS_CORE=%.40s cannot be a core's name", name);
-		return -EINVAL;
-	}
-	for (unsigned i = 0; runtime_dir(i, dir, sizeof(dir)); i++) {
-		int n = snprintf(where->path, sizeof(where->path), "%s/%s.sock", dir, name);
-		int fd = n > 0 && (size_t)n < sizeof(where->path) ? connect_to(where->path, false) : -ENAMETOOLONG;
-
-		if (fd >= 0)
-			return fd;
-		if (err == -ENOENT)
-			err = fd; /* the first that says more than "not there" is the one to tell */
-	}
-	fx_why("no core called %s: %s; start flexinsd, or use flexins-run, or set FLEXINS_CORE", name, strerror(-err));
-	return err;
-}
+/* ---- the handshake ---- */
 
 static void read_comm(char *buf, size_t size)
 {
@@ -347,7 +178,9 @@ static void read_comm(char *buf, size_t size)
 static int hello(struct fx_conn *c, struct fx_hello_rep *rep, struct fx_fds *fds)
 {
 	struct fx_hello_req req = {
-		.head = {.op = FX_MSG_HELLO}, .abi = FX_ABI_VERSION, .role = FX_ROLE_HOST, .version = FLEXINS_VERSION};
+		.head = {.op = FX_MSG_HELLO}, .abi = FX_ABI_VERSION, .role = FX_ROLE_HOST, .version = FLEXINS_VERSION,
+		.arena = c->link->arena};
+	unsigned want;
 	int err;
 
 	read_comm(req.program, sizeof(req.program));
@@ -355,6 +188,7 @@ static int hello(struct fx_conn *c, struct fx_hello_rep *rep, struct fx_fds *fds
 	err = call(c, &req, sizeof(req), rep, sizeof(*rep), offsetof(struct fx_hello_rep, workers), fds);
 	if (err)
 		return err;
+	want = c->link->ops->hello_fds + (rep->have_uffd != 0);
 	if (rep->abi != FX_ABI_VERSION) {
 		fx_why("the core is FlexiNS %.*s (ABI %u), this library is %s (ABI %u): install matching versions",
 		       FX_VERSION_LEN, rep->version, rep->abi, FLEXINS_VERSION, FX_ABI_VERSION);
@@ -362,8 +196,8 @@ static int hello(struct fx_conn *c, struct fx_hello_rep *rep, struct fx_fds *fds
 	} else if (rep->head.size < sizeof(*rep)) {
 		fx_why("the core's handshake is cut short");
 		err = -EPROTO;
-	} else if (fds->n != 4 + (rep->have_uffd != 0)) {
-		fx_why("the core's handshake brought %u descriptors instead of %u", fds->n, 4 + (rep->have_uffd != 0));
+	} else if (fds->n != want) {
+		fx_why("the core's handshake brought %u descriptors instead of %u", fds->n, want);
 		err = -EPROTO;
 	}
 	if (err)
@@ -371,26 +205,23 @@ static int hello(struct fx_conn *c, struct fx_hello_rep *rep, struct fx_fds *fds
 	return err;
 }
 
-int fx_conn_open(struct fx_conn *c, struct fx_place *where, struct fx_hello_rep *rep, struct fx_fds *fds)
+int fx_conn_open(struct fx_conn *c, struct fx_hello_rep *rep, struct fx_fds *fds)
 {
 	int err;
 
-	*c = (struct fx_conn){.fd = find_core(where)};
-	if (c->fd < 0)
-		return c->fd;
-	let_in(c->fd);
+	*c = (struct fx_conn){0};
+	err = fx_find_core(&c->link);
+	if (err)
+		return err;
 	pthread_mutex_init(&c->lock, NULL);
 	err = hello(c, rep, fds);
-	if (err) {
+	if (err)
 		fx_conn_close(c);
-		return err;
-	}
-	return 0;
+	return err;
 }
 
 void fx_conn_close(struct fx_conn *c)
 {
-	close(c->fd);
-	c->fd = -1;
+	c->link->ops->close(c->link);
 	pthread_mutex_destroy(&c->lock);
 }

@@ -45,11 +45,10 @@ static void name_device(struct ibv_device *d)
 
 static int probe(void)
 {
-	struct fx_place where = {0};
 	struct fx_hello_rep rep;
 	struct fx_conn conn;
 	struct fx_fds fds;
-	int err = fx_conn_open(&conn, &where, &rep, &fds);
+	int err = fx_conn_open(&conn, &rep, &fds);
 
 	if (err)
 		return err;

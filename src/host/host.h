@@ -4,8 +4,10 @@
  *
  * Room: host, private to it. May use: pipe, the control protocol, the public header of verbs, libc.
  *
- *	control.c	the connection to a core: handshake, requests, replies
- *	arena.c		where rings lie in the shared arena
+ *	find.c		where cores are
+ *	link.h		the way to a core; local.c: on this machine; remote.c, ticket.h: across a bus
+ *	control.c	handshake, requests, replies
+ *	arena.c		where rings lie in the arena
  *	device.c	the device list: is there a core?
  *	context.c	open and close; whether the core still lives
  *	query.c		device, port, GID and P_Key answers
@@ -42,6 +44,7 @@
 
 #include "control/protocol.h"
 #include "flexins/flexins.h"
+#include "host/link.h"
 #include "host/lock.h"
 #include "host/queue.h"
 #include "pipe/ring.h"
@@ -66,24 +69,16 @@ enum {
 /* ---- control.c ---- */
 struct fx_conn {
 	pthread_mutex_t lock;
-	int fd;
+	struct fx_link *link;
 	uint16_t seq;
 	bool broken; /* a reply is missing: nothing that comes now can be trusted */
-	const struct fx_core_page *page; /* NULL before the handshake is done */
-};
-struct fx_fds {
-	unsigned n;
-	int fd[FX_MSG_FDS];
-};
-struct fx_place { /* where a core's socket is */
-	char path[108];
 };
 
 /*
  * Connects and shakes hands. Errors: -ENOENT no core; -EPROTONOSUPPORT another ABI; -EACCES somebody else's
  * socket; what the core refused with. flexins_why() then has the text. On success the caller owns rep's fds.
  */
-int fx_conn_open(struct fx_conn *c, struct fx_place *where, struct fx_hello_rep *rep, struct fx_fds *fds);
+int fx_conn_open(struct fx_conn *c, struct fx_hello_rep *rep, struct fx_fds *fds);
 void fx_conn_close(struct fx_conn *c);
 /*
  * One request and its reply. The head needs op only. fds: NULL if the reply may not bring any. Errors: what the
@@ -91,7 +86,7 @@ void fx_conn_close(struct fx_conn *c);
  */
 int fx_call(struct fx_conn *c, void *req, size_t req_size, void *rep, size_t rep_size, struct fx_fds *fds);
 void fx_close_fds(struct fx_fds *fds);
-bool fx_hung_up(int fd);
+int64_t fx_clock_ms(void); /* CLOCK_MONOTONIC */
 /* Keeps a text for flexins_why() of this thread. */
 void fx_why(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* A failure reaches the application: a text that was kept for an earlier one is not this one's. */
@@ -101,12 +96,12 @@ void fx_why_settle(void);
 struct fx_extent;
 struct fx_arena {
 	uint8_t *base;
-	uint64_t size;
-	int fd;
+	int discard; /* the advice that makes whole pages of it read zero */
 	pthread_mutex_t lock;
 	struct fx_extent *free; /* by offset */
 };
-int fx_arena_init(struct fx_arena *a, int fd, uint64_t size, uint64_t heap_off);
+/* `size` zeroed bytes at `base`, which stay the caller's; what is before heap_off is not handed out. */
+int fx_arena_init(struct fx_arena *a, uint8_t *base, uint64_t size, uint64_t heap_off, int discard);
 void fx_arena_fini(struct fx_arena *a);
 /* -> the offset of `size` zeroed bytes on an FX_LINE boundary; -ENOMEM */
 int fx_arena_alloc(struct fx_arena *a, uint64_t size, uint64_t *off);
@@ -141,9 +136,10 @@ struct fx_context {
 	struct fx_conn conn;
 	struct fx_arena arena;
 	const struct fx_core_page *page;
-	int kick_fd;
+	uint32_t kicked; /* the last sleep that was ended by a kick, atomic */
 	int life; /* enum fx_life, atomic: it only ever rises */
 	uint32_t nslow; /* regions of which parts are slow, atomic */
+	bool by_dma;	/* the core takes all memory as it is */
 	bool bounce;	/* this core has a helper thread worth going round */
 	pid_t pid;
 	uint32_t id;
@@ -291,7 +287,7 @@ struct fx_device *fx_device_of(struct ibv_device *dev);
 int fx_port_refresh(struct fx_context *ctx);
 /* Text for the banner; call after the context's windows were set up. */
 void fx_windows_init(int uffd_dev_fd);
-const char *fx_windows_kind(void);
+const char *fx_windows_kind(const struct fx_context *ctx);
 /* No registration is under way while it is held. */
 void fx_windows_lock(void);
 void fx_windows_unlock(void);

@@ -52,8 +52,10 @@ void fx_windows_unlock(void)
 	pthread_mutex_unlock(&regions_lock);
 }
 
-const char *fx_windows_kind(void)
+const char *fx_windows_kind(const struct fx_context *ctx)
 {
+	if (ctx->by_dma)
+		return "windows by DMA";
 	if (windows_off)
 		return windows_helper ? "slow windows: FLEXINS_WINDOWS=helper" : "slow windows: FLEXINS_WINDOWS=slow";
 	if (!fx_convert_possible())
@@ -137,7 +139,7 @@ int fx_register(struct fx_context *ctx, struct fx_reg_mr_req *req, struct fx_reg
 	int err;
 
 	pthread_mutex_lock(&regions_lock);
-	if (windows_off || !fx_convert_possible())
+	if (ctx->by_dma || windows_off || !fx_convert_possible())
 		req->flags |= FX_REG_NO_CONVERT;
 	err = fx_ask(ctx, req, sizeof(*req), &rep, sizeof(rep), &fds);
 	if (!err && rep.nseg > FX_MR_SEGS) {

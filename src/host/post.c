@@ -190,17 +190,22 @@ static void build(const struct fx_vqp *qp, const struct ibv_send_wr *wr, const s
 
 static void kick(struct fx_context *ctx)
 {
+	uint32_t nap;
+
 	/*
 	 * Full fence: the phases stored before are visible before `sleeping` is loaded. The worker stores `sleeping`,
 	 * fences, and looks at the phases once more, so one of the two sees the other.
 	 */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (fx_unlikely(__atomic_load_n(&ctx->page->worker[0].sleeping, __ATOMIC_RELAXED))) {
-		uint64_t one = 1;
-		ssize_t n = write(ctx->kick_fd, &one, sizeof(one));
-
-		(void)n; /* EAGAIN: it is kicked already */
-	}
+	nap = __atomic_load_n(&ctx->page->worker[0].sleeping, __ATOMIC_RELAXED);
+	if (fx_likely(!nap) || nap == __atomic_load_n(&ctx->kicked, __ATOMIC_RELAXED))
+		return;
+	ctx->conn.link->ops->kick(ctx->conn.link);
+	/*
+	 * Not before the kick: who finds the number here may leave the worker to it. Relaxed will do, since the worker
+	 * that this kick wakes looks at the phases again before it sleeps under another number.
+	 */
+	__atomic_store_n(&ctx->kicked, nap, __ATOMIC_RELAXED);
 }
 
 /* Waits for the worker to make room (contract 5); false: the core is gone. */

@@ -4,224 +4,279 @@
  * core page lie in memory of this process that the core reaches by DMA, and descriptors that applications wait on are
  * pipes of our own, written by a thread that reads what the core says (contract 25).
  *
- * Room: host. May use: control.c's messages, libc. The thread holds no lock but its own and calls nobody.
+ * Room: host. May use: link.h, ticket.h, libc. The thread holds no lock but the link's own and calls nobody.
  */
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "host/host.h"
+#include "host/ticket.h"
 
-enum { THREAD_STACK = 128 << 10, FIRST_WAKES = 16 };
+enum { FIRST_WAKES = 16, WAKE_CHUNK = 256 };
 
 struct wake {
 	uint32_t handle; /* of the channel; 0: asynchronous events */
 	int fd;		 /* write end, O_NONBLOCK; -1: free */
 };
 
-struct fx_remote {
+struct remote {
+	struct fx_link link;
 	int fd;
+	bool listening;
 	pthread_t thread;
-	pthread_mutex_t lock; /* of what follows */
+	int async; /* read end of the pipe for asynchronous events, until it is handed out */
+	uint8_t *arena;
+	uint64_t arena_size;
+	pthread_mutex_t send_lock; /* messages stay whole */
+	pthread_mutex_t lock;	   /* of what follows */
 	pthread_cond_t change;
+	struct fx_core_page *page; /* NULL before the handshake is done */
 	bool gone;
-	bool has_reply;
-	uint32_t reply_size;
+	uint32_t reply_size; /* 0: there is none */
 	uint8_t reply[FX_MSG_BYTES];
 	struct wake *wake;
 	uint32_t nwake;
-	pthread_mutex_t send_lock; /* messages stay whole */
-	uint8_t *arena;
-	uint64_t arena_size;
-	struct fx_core_page *page;
 };
+
+static struct remote *remote_of(struct fx_link *l)
+{
+	return fx_container(l, struct remote, link);
+}
 
 /* ---- the thread ---- */
 
-static bool read_all(int fd, void *buf, size_t n)
+static void write_bytes(int fd, uint32_t n)
 {
-	uint8_t *p = buf;
+	static const char bytes[WAKE_CHUNK];
 
 	while (n) {
-		ssize_t got = recv(fd, p, n, 0);
+		ssize_t put = write(fd, bytes, n < sizeof(bytes) ? n : sizeof(bytes));
 
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			return false;
-		p += got;
-		n -= (size_t)got;
+		if (put <= 0)
+			return; /* EAGAIN: it is awake as it is */
+		n -= (uint32_t)put;
 	}
-	return true;
 }
 
-static void wake_up(struct fx_remote *r, const struct fx_wake_msg *w)
+static void wake_up(struct remote *r, const struct fx_wake_msg *w)
 {
 	pthread_mutex_lock(&r->lock);
 	for (uint32_t i = 0; i < r->nwake; i++)
-		for (uint32_t n = 0; r->wake[i].fd >= 0 && r->wake[i].handle == w->handle && n < w->count; n++)
-			if (write(r->wake[i].fd, "", 1) < 0)
-				break; /* EAGAIN: it is awake as it is */
+		if (r->wake[i].fd >= 0 && r->wake[i].handle == w->handle)
+			write_bytes(r->wake[i].fd, w->count);
 	pthread_mutex_unlock(&r->lock);
 }
 
-static void take_reply(struct fx_remote *r, const uint8_t *msg, uint32_t size)
+/* False: nobody asked, since there is one request at a time. */
+static bool take_reply(struct remote *r, const uint8_t *msg, uint32_t size)
 {
+	bool taken;
+
 	pthread_mutex_lock(&r->lock);
-	memcpy(r->reply, msg, size);
-	r->reply_size = size;
-	r->has_reply = true;
-	pthread_cond_signal(&r->change);
+	taken = !r->reply_size;
+	if (taken) {
+		memcpy(r->reply, msg, size);
+		r->reply_size = size;
+		pthread_cond_signal(&r->change);
+	}
 	pthread_mutex_unlock(&r->lock);
+	return taken;
 }
 
-/* The same that a core on this machine leaves behind: its page says so, and every pipe hangs up. */
-static void say_gone(struct fx_remote *r)
+/* Holds r->lock. */
+static void close_wakes(struct remote *r)
 {
-	pthread_mutex_lock(&r->lock);
-	r->gone = true;
-	/* release: whoever sees it sees every completion that was there before */
-	__atomic_store_n(&r->page->alive, 0, __ATOMIC_RELEASE);
 	for (uint32_t i = 0; i < r->nwake; i++) {
 		if (r->wake[i].fd >= 0)
 			close(r->wake[i].fd);
 		r->wake[i].fd = -1;
 	}
+}
+
+/* The same that a core on this machine leaves behind: its page says so, and every pipe hangs up. */
+static void say_gone(struct remote *r)
+{
+	shutdown(r->fd, SHUT_RDWR);
+	pthread_mutex_lock(&r->lock);
+	r->gone = true;
+	if (r->page)
+		/* release: whoever sees it sees every completion that was there before */
+		__atomic_store_n(&r->page->alive, 0, __ATOMIC_RELEASE);
+	close_wakes(r);
 	pthread_cond_signal(&r->change);
 	pthread_mutex_unlock(&r->lock);
 }
 
+union from_core {
+	struct fx_msg_head head;
+	struct fx_wake_msg wake;
+	uint8_t bytes[FX_MSG_BYTES];
+};
+
+/* False: that was the end of it, or nothing that a core would say. */
+static bool take_message(struct remote *r, union from_core *m)
+{
+	if (!fx_read_all(r->fd, &m->head, sizeof(m->head)) || m->head.magic != FX_PROTO_MAGIC ||
+	    m->head.size < sizeof(m->head) || m->head.size > sizeof(*m) ||
+	    !fx_read_all(r->fd, m->bytes + sizeof(m->head), m->head.size - sizeof(m->head)))
+		return false;
+	if (m->head.op != FX_MSG_WAKE)
+		return take_reply(r, m->bytes, m->head.size);
+	if (m->head.size != sizeof(m->wake))
+		return false;
+	wake_up(r, &m->wake);
+	return true;
+}
+
 static void *listen_to_core(void *arg)
 {
-	struct fx_remote *r = arg;
-	union {
-		struct fx_msg_head head;
-		struct fx_wake_msg wake;
-		uint8_t bytes[FX_MSG_BYTES];
-	} m;
+	struct remote *r = arg;
+	union from_core m;
 
-	while (read_all(r->fd, &m.head, sizeof(m.head))) {
-		if (m.head.magic != FX_PROTO_MAGIC || m.head.size < sizeof(m.head) || m.head.size > sizeof(m) ||
-		    !read_all(r->fd, m.bytes + sizeof(m.head), m.head.size - sizeof(m.head)))
-			break;
-		if (m.head.op != FX_MSG_WAKE)
-			take_reply(r, m.bytes, m.head.size);
-		else if (m.head.size == sizeof(m.wake))
-			wake_up(r, &m.wake);
-	}
+	while (take_message(r, &m))
+		;
 	say_gone(r);
 	return NULL;
 }
 
-static int start_thread(struct fx_remote *r)
+static int start_thread(struct remote *r)
 {
 	sigset_t all, old;
-	pthread_attr_t attr;
-	int err = pthread_attr_init(&attr);
+	int err;
 
-	if (err)
-		return -err;
-	pthread_attr_setstacksize(&attr, THREAD_STACK);
 	/* inherited: signals are for the application's threads */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = pthread_create(&r->thread, &attr, listen_to_core, r);
+	err = pthread_create(&r->thread, NULL, listen_to_core, r);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
+	r->listening = !err;
 	return -err;
 }
 
 /* ---- messages ---- */
 
-ssize_t fx_remote_send(struct fx_remote *r, const void *msg, size_t size)
+/* A message that cannot be sent whole, for a minute, is the end of the connection. */
+static int remote_send(struct fx_link *l, const void *msg, size_t size)
 {
+	struct remote *r = remote_of(l);
 	const uint8_t *p = msg;
-	size_t left = size;
 
 	pthread_mutex_lock(&r->send_lock);
-	while (left) {
-		ssize_t n = send(r->fd, p, left, MSG_NOSIGNAL);
+	while (size) {
+		ssize_t n = send(r->fd, p, size, MSG_NOSIGNAL);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			break;
 		p += n;
-		left -= (size_t)n;
+		size -= (size_t)n;
 	}
+	if (size)
+		shutdown(r->fd, SHUT_RDWR); /* the thread says the rest */
 	pthread_mutex_unlock(&r->send_lock);
-	return left ? -1 : (ssize_t)size;
+	return size ? -ENODEV : 0;
 }
 
-ssize_t fx_remote_receive(struct fx_remote *r, void *buf, size_t size, int64_t until_ms)
+static ssize_t remote_receive(struct fx_link *l, void *buf, size_t size, struct fx_fds *fds, int64_t until)
 {
-	struct timespec t = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
-	ssize_t n = -ETIMEDOUT;
+	struct timespec t = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
+	struct remote *r = remote_of(l);
+	ssize_t n = 0;
 	int err = 0;
 
+	fds->n = 0;
 	pthread_mutex_lock(&r->lock);
-	while (!r->has_reply && !r->gone && !err)
+	while (!r->reply_size && !r->gone && !err)
 		err = pthread_cond_timedwait(&r->change, &r->lock, &t);
-	if (r->has_reply) {
+	if (r->reply_size) {
 		n = r->reply_size <= size ? (ssize_t)r->reply_size : -EPROTO;
 		if (n > 0)
 			memcpy(buf, r->reply, (size_t)n);
-		r->has_reply = false;
-	} else if (r->gone) {
-		n = 0;
+		r->reply_size = 0;
+	} else if (!r->gone) {
+		n = -err;
 	}
 	pthread_mutex_unlock(&r->lock);
 	return n;
 }
 
-void fx_remote_kick(struct fx_remote *r)
+static void remote_kick(struct fx_link *l)
 {
 	struct fx_msg_head kick = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_KICK, .size = sizeof(kick)};
 
-	fx_remote_send(r, &kick, sizeof(kick));
+	remote_send(l, &kick, sizeof(kick));
+}
+
+static bool remote_hung_up(struct fx_link *l)
+{
+	struct remote *r = remote_of(l);
+	bool gone;
+
+	pthread_mutex_lock(&r->lock);
+	gone = r->gone;
+	pthread_mutex_unlock(&r->lock);
+	return gone;
 }
 
 /* ---- descriptors to wait on ---- */
 
-int fx_remote_wake_open(struct fx_remote *r, uint32_t handle)
+/* -> a free place, or NULL; holds r->lock. */
+static struct wake *free_wake(struct remote *r)
 {
-	int fd[2] = {-1, -1};
-	uint32_t i = 0;
+	uint32_t i = 0, n = r->nwake ? 2 * r->nwake : FIRST_WAKES;
+	struct wake *more;
+
+	while (i < r->nwake && r->wake[i].fd >= 0)
+		i++;
+	if (i < r->nwake)
+		return &r->wake[i];
+	more = realloc(r->wake, n * sizeof(*more));
+	if (!more)
+		return NULL;
+	for (r->wake = more; r->nwake < n; r->nwake++)
+		r->wake[r->nwake].fd = -1;
+	return &r->wake[i];
+}
+
+static int wake_open(struct remote *r, uint32_t handle)
+{
+	struct wake *w;
+	int fd[2];
 
 	if (pipe2(fd, O_CLOEXEC) < 0)
 		return -errno;
 	fcntl(fd[1], F_SETFL, O_NONBLOCK);
 	pthread_mutex_lock(&r->lock);
-	while (i < r->nwake && r->wake[i].fd >= 0)
-		i++;
-	if (i == r->nwake) {
-		uint32_t n = r->nwake ? 2 * r->nwake : FIRST_WAKES;
-		struct wake *more = realloc(r->wake, n * sizeof(*more));
-
-		if (more) {
-			for (r->wake = more; r->nwake < n; r->nwake++)
-				r->wake[r->nwake].fd = -1;
-		}
-	}
-	if (i == r->nwake || r->gone)
-		close(fd[1]); /* it hangs up at once: there is nobody who could write */
+	w = free_wake(r);
+	if (w && !r->gone)
+		*w = (struct wake){.handle = handle, .fd = fd[1]};
 	else
-		r->wake[i] = (struct wake){.handle = handle, .fd = fd[1]};
+		close(fd[1]); /* with the core gone it hangs up at once */
 	pthread_mutex_unlock(&r->lock);
-	return fd[0];
+	if (w)
+		return fd[0];
+	close(fd[0]);
+	return -ENOMEM;
 }
 
-void fx_remote_wake_close(struct fx_remote *r, uint32_t handle)
+static int remote_wake_open(struct fx_link *l, uint32_t handle, struct fx_fds *fds)
 {
+	(void)fds;
+	return wake_open(remote_of(l), handle);
+}
+
+static void remote_wake_close(struct fx_link *l, uint32_t handle)
+{
+	struct remote *r = remote_of(l);
+
 	pthread_mutex_lock(&r->lock);
 	for (uint32_t i = 0; i < r->nwake; i++)
 		if (r->wake[i].fd >= 0 && r->wake[i].handle == handle) {
@@ -233,170 +288,153 @@ void fx_remote_wake_close(struct fx_remote *r, uint32_t handle)
 
 /* ---- life ---- */
 
-uint8_t *fx_remote_arena(const struct fx_remote *r)
+/* The page is ours to set up, but for `sleeping`, which the core may have written by now. */
+static int remote_attach(struct fx_link *l, const struct fx_hello_rep *rep, struct fx_fds *fds, struct fx_attached *a)
 {
-	return r->arena;
-}
+	struct remote *r = remote_of(l);
+	struct fx_core_page *page;
 
-const struct fx_core_page *fx_remote_page(struct fx_remote *r, const struct fx_hello_rep *rep)
-{
-	if (rep->page_off > r->arena_size - sizeof(*r->page))
-		return NULL;
-	r->page = (struct fx_core_page *)(r->arena + rep->page_off);
-	r->page->magic = FX_CORE_MAGIC;
-	r->page->abi = FX_ABI_VERSION;
-	r->page->shared_cpus = rep->shared_cpus;
+	(void)fds;
+	if (rep->arena_size != r->arena_size || rep->page_off % FX_LINE || rep->page_off > rep->heap_off ||
+	    sizeof(*page) > rep->heap_off - rep->page_off)
+		return -EPROTO;
+	page = (struct fx_core_page *)(r->arena + rep->page_off);
+	page->magic = FX_CORE_MAGIC;
+	page->abi = FX_ABI_VERSION;
+	page->shared_cpus = rep->shared_cpus;
 	pthread_mutex_lock(&r->lock);
-	r->page->alive = !r->gone;
+	page->alive = !r->gone;
+	r->page = page;
 	pthread_mutex_unlock(&r->lock);
-	return r->page;
+	*a = (struct fx_attached){
+		.page = page, .arena = r->arena, .discard = MADV_DONTNEED, .wake = r->async, .uffd = -1};
+	r->async = -1;
+	return 0;
 }
 
-static int connect_tcp(const char *address, const char *port)
+static void init_locks(struct remote *r)
 {
-	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
-	int one = 1, fd, err;
+	pthread_condattr_t attr;
 
-	if (inet_pton(AF_INET, address, &sin.sin_addr) != 1)
-		return -EINVAL;
-	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	if (connect(fd, (struct sockaddr *)&sin, sizeof(sin)) < 0) {
-		err = -errno;
-		close(fd);
-		return err;
-	}
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	return fd;
+	pthread_mutex_init(&r->send_lock, NULL);
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC); /* fx_clock_ms() */
+	pthread_cond_init(&r->change, &attr);
+	pthread_condattr_destroy(&attr);
 }
 
-/* "ADDRESS PORT", then the token in hexadecimal: what the core wrote for those who may use it. */
-struct ticket {
-	char address[INET_ADDRSTRLEN], port[8];
-	uint8_t token[FX_TOKEN_LEN];
+/*
+ * The child must not touch the connection, nor keep it or the pipes open when the parent lets go of them. The list is
+ * held still over the fork; whoever waits for a reply is not in the child, which begins with new locks.
+ */
+static void remote_fork(struct fx_link *l, enum fx_fork_time when)
+{
+	struct remote *r = remote_of(l);
+
+	if (when == FX_FORK_BEFORE)
+		pthread_mutex_lock(&r->lock);
+	else if (when == FX_FORK_PARENT)
+		pthread_mutex_unlock(&r->lock);
+	if (when != FX_FORK_CHILD)
+		return;
+	init_locks(r);
+	close_wakes(r);
+	if (r->fd >= 0) /* not a grandchild's */
+		close(r->fd);
+	r->fd = -1;
+	r->listening = false;
+}
+
+static void remote_close(struct fx_link *l)
+{
+	struct remote *r = remote_of(l);
+
+	if (r->fd >= 0)
+		shutdown(r->fd, SHUT_RDWR);
+	if (r->listening)
+		pthread_join(r->thread, NULL);
+	close_wakes(r);
+	if (r->async >= 0)
+		close(r->async);
+	if (r->fd >= 0)
+		close(r->fd);
+	if (r->arena)
+		munmap(r->arena, r->arena_size);
+	pthread_mutex_destroy(&r->send_lock);
+	pthread_mutex_destroy(&r->lock);
+	pthread_cond_destroy(&r->change);
+	free(r->wake);
+	free(r);
+}
+
+static const struct fx_link_ops remote_ops = {
+	.hello_fds = 0,
+	.channel_fds = 0,
+	.send = remote_send,
+	.receive = remote_receive,
+	.attach = remote_attach,
+	.hung_up = remote_hung_up,
+	.kick = remote_kick,
+	.wake_open = remote_wake_open,
+	.wake_close = remote_wake_close,
+	.fork = remote_fork,
+	.close = remote_close,
 };
 
-static int read_ticket(const char *path, bool named, struct ticket *t)
-{
-	char text[256], hex[2 * FX_TOKEN_LEN + 1];
-	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC), err = 0;
-	ssize_t n;
-
-	if (fd < 0)
-		return -errno;
-	n = read(fd, text, sizeof(text) - 1);
-	if (n <= 0 || fstat(fd, &st) < 0)
-		err = -EPROTO;
-	else if (!named && st.st_uid != 0 && st.st_uid != geteuid() && st.st_uid != getuid())
-		err = -EACCES; /* anybody can make a directory in /tmp */
-	close(fd);
-	if (err)
-		return err;
-	text[n] = '\0';
-	if (sscanf(text, "%15s %7s %64s", t->address, t->port, hex) != 3 || strlen(hex) != sizeof(hex) - 1)
-		return -EPROTO;
-	for (size_t i = 0; i < FX_TOKEN_LEN; i++)
-		if (sscanf(hex + 2 * i, "%2hhx", &t->token[i]) != 1)
-			return -EPROTO;
-	return 0;
-}
-
-/* Before the thread runs: shows the token, learns how much memory the rings want. */
-static int authenticate(int fd, const struct ticket *t, uint64_t *arena_size)
-{
-	struct fx_auth_req req = {
-		.head = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_AUTH, .size = sizeof(req)}, .pid = (uint32_t)getpid()};
-	struct fx_auth_rep rep;
-	struct fx_msg_why why = {0};
-
-	memcpy(req.token, t->token, sizeof(req.token));
-	if (send(fd, &req, sizeof(req), MSG_NOSIGNAL) != sizeof(req) || !read_all(fd, &rep.head, sizeof(rep.head)) ||
-	    rep.head.magic != FX_PROTO_MAGIC)
-		return -ECONNRESET;
-	if (rep.head.err) {
-		if (rep.head.size == sizeof(why) && read_all(fd, why.why, sizeof(why.why)))
-			fx_why("%.*s", (int)sizeof(why.why), why.why);
-		return rep.head.err > 0 ? -rep.head.err : -EPROTO;
-	}
-	if (rep.head.size != sizeof(rep) || !read_all(fd, (uint8_t *)&rep + sizeof(rep.head), sizeof(rep) - sizeof(rep.head)))
-		return -EPROTO;
-	*arena_size = rep.arena_size;
-	return 0;
-}
-
 /* A child of fork() finds zeroes there: it may look, and has nothing of its parent's. */
-static int make_arena(struct fx_remote *r)
+static int make_arena(struct remote *r)
 {
 	void *p = mmap(NULL, r->arena_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (p == MAP_FAILED)
 		return -errno;
 	r->arena = p;
-	madvise(p, r->arena_size, MADV_WIPEONFORK);
-	return 0;
+	r->link.arena = (uintptr_t)p;
+	return syscall(SYS_madvise, p, r->arena_size, MADV_WIPEONFORK) ? -errno : 0; /* not the shim's madvise() */
 }
 
-int fx_remote_open(const char *path, bool named, struct fx_remote **out)
+static int connect_core(struct remote *r, const struct fx_ticket *t, bool *refused)
 {
-	struct fx_remote *r = calloc(1, sizeof(*r));
-	struct ticket t;
-	int err = r ? read_ticket(path, named, &t) : -ENOMEM;
+	struct fx_msg_why why;
+	int err;
 
-	if (err) {
-		free(r);
-		return err;
+	r->fd = fx_ticket_connect(t, FX_CALL_MS);
+	if (r->fd < 0)
+		return r->fd;
+	err = fx_ticket_show(r->fd, t, &r->arena_size, &why);
+	if (err && why.why[0]) {
+		fx_why("%s", why.why);
+		*refused = true;
 	}
-	pthread_mutex_init(&r->lock, NULL);
-	pthread_mutex_init(&r->send_lock, NULL);
-	pthread_cond_init(&r->change, NULL);
-	r->fd = connect_tcp(t.address, t.port);
-	err = r->fd < 0 ? r->fd : authenticate(r->fd, &t, &r->arena_size);
+	return err;
+}
+
+int fx_remote_open(const char *path, bool named, struct fx_link **link, bool *refused)
+{
+	struct fx_ticket t;
+	struct remote *r;
+	int err = fx_ticket_read(path, named, &t);
+
+	if (err)
+		return err;
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return -ENOMEM;
+	r->link.ops = &remote_ops;
+	r->fd = r->async = -1;
+	init_locks(r);
+	err = connect_core(r, &t, refused);
 	if (!err)
 		err = make_arena(r);
 	if (!err) {
-		/* until the greeting says where it is, nobody reads it */
-		r->page = (struct fx_core_page *)r->arena;
-		err = start_thread(r);
+		/* before the greeting: there may be something to tell as soon as the core knows us */
+		r->async = wake_open(r, 0);
+		err = r->async < 0 ? r->async : start_thread(r);
 	}
-	if (err) {
-		fx_remote_free(r);
-		return err;
-	}
-	*out = r;
-	return r->fd;
-}
-
-void fx_remote_free(struct fx_remote *r)
-{
-	if (r->fd >= 0)
-		shutdown(r->fd, SHUT_RDWR);
-	if (r->thread)
-		pthread_join(r->thread, NULL);
-	for (uint32_t i = 0; i < r->nwake; i++)
-		if (r->wake[i].fd >= 0)
-			close(r->wake[i].fd);
-	if (r->fd >= 0)
-		close(r->fd);
-	if (r->arena)
-		munmap(r->arena, r->arena_size);
-	pthread_mutex_destroy(&r->lock);
-	pthread_mutex_destroy(&r->send_lock);
-	pthread_cond_destroy(&r->change);
-	free(r->wake);
-	free(r);
-}
-
-void fx_remote_forked(struct fx_remote *r)
-{
-	/* or the parent's pipes would not hang up while the child lives; the lock may be held by a thread that is not here */
-	for (uint32_t i = 0; i < r->nwake; i++)
-		if (r->wake[i].fd >= 0) {
-			close(r->wake[i].fd);
-			r->wake[i].fd = -1;
-		}
-	close(r->fd);
-	r->fd = -1;
-	r->thread = 0;
+	if (err)
+		remote_close(&r->link);
+	else
+		*link = &r->link;
+	return err;
 }

@@ -60,8 +60,11 @@ static void sleep_told(struct fx_mirror *m, struct fx_move *v, int err)
 
 static void begin_doze(struct fx_mirror *m, struct fx_mirror_ctx *x)
 {
-	if (!put_word(m, x, sleeping_at(m, x), 1, sleep_told))
+	uint32_t nap = x->nap + 1 ? x->nap + 1 : 1; /* never 0: awake */
+
+	if (!put_word(m, x, sleeping_at(m, x), nap, sleep_told))
 		return;
+	x->nap = nap;
 	x->telling_sleep = true;
 	x->says_sleep = true;
 	x->doze = FX_TELLING;

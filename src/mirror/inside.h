@@ -107,6 +107,7 @@ struct fx_mirror_ctx {
 	uint32_t ci_told;     /* of the pipe, to the host */
 	bool dry; /* the last look at the pipe found nothing */
 	bool telling_ci, telling_sleep, says_sleep; /* under way; what the host's page says */
+	uint32_t nap; /* number of the last sleep that it was told of */
 	bool attached, broken;
 	uint8_t doze; /* enum fx_doze */
 	bool kicked;

@@ -284,7 +284,11 @@ struct fx_core_page {
 	uint32_t shared_cpus; /* 1: an empty poll should yield (contract 27) */
 	uint8_t rsvd[48];
 	struct {
-		uint32_t sleeping; /* 1: a producer must kick after publishing */
+		/*
+		 * 0: awake. Else a producer must kick after publishing. It is another number for each sleep, so that
+		 * a producer kicks once a sleep: it remembers, when the kick is given, for which one that was.
+		 */
+		uint32_t sleeping;
 		uint32_t rsvd[15];
 	} worker[FX_MAX_WORKERS];
 };

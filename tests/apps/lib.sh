@@ -13,6 +13,10 @@ CORED=$BUILD/tools/flexinsd
 export HELPERS=$BUILD/tests/apps # our own small programs
 CORE=fxapps-$$
 PATIENCE=60 # seconds that one program may take
+# Where a core runs is for the caller to say: FX_PLACEMENT=emulated, and FX_BUS for what is between it and programs.
+PLACEMENT=()
+[ -z "${FX_PLACEMENT:-}" ] || PLACEMENT+=(--placement "$FX_PLACEMENT")
+[ -z "${FX_BUS:-}" ] || PLACEMENT+=(--bus "$FX_BUS")
 
 # emulate: what was built for another machine runs under $FX_EMULATOR, and so do that machine's own programs in
 # $FX_SYSROOT: a script for each, so that neither cases nor flexins-run need to know.
@@ -80,7 +84,7 @@ wait_for()
 core_start()
 {
 	[ ! -e "$TMP/core.pid" ] || core_stop
-	"$CORED" --name "$CORE" "$@" >"$TMP/core.log" 2>&1 </dev/null &
+	"$CORED" --name "$CORE" "${PLACEMENT[@]}" "$@" >"$TMP/core.log" 2>&1 </dev/null &
 	echo $! >"$TMP/core.pid"
 	if ! wait_for 10 "$CTL" --core "$CORE" show device; then
 		echo "the core did not start; it said:"
@@ -122,10 +126,10 @@ gone()
 	[ -z "$state" ] || [ "$state" = Z ]
 }
 
-# run COMMAND...: over the group's core
+# run COMMAND...: over the group's core, or one of that name that is started for it
 run()
 {
-	timeout -k 5 "$PATIENCE" "$RUN" --strict --core "$CORE" -- "$@"
+	timeout -k 5 "$PATIENCE" "$RUN" --strict --core "$CORE" "${PLACEMENT[@]}" -- "$@"
 }
 
 listening()

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A core for tests of the host library: a thread that answers the control protocol over a real socket and does
- * nothing else. The test itself is the worker: it reads the send pipe and pushes completions. What the thread
+ * A core for tests of the host library: a thread that answers the control protocol over a real socket, or as a core across
+ * a bus over TCP (host_play_tcp.h), and does nothing else. The test itself is the worker: it reads the send pipe and pushes completions. What the thread
  * writes down about a request is the test's to read once the request was answered.
  */
 #ifndef FX_TEST_HOST_PLAY_H
@@ -33,6 +33,7 @@ enum {
 	CORE_HEAP = 1 << 16,
 	CORE_PIPE = FX_LINE, /* offset of the send pipe */
 	CORE_EVENTS = 1 << 15,
+	CORE_PAGE = 3 << 14, /* of the host's arena, where that is the host's */
 	CORE_EVENT_SHIFT = 4,
 	CORE_CONNS = 4,
 	CORE_OBJECTS = 8,
@@ -46,6 +47,7 @@ struct core {
 	enum manners manners;
 	uint32_t pipe_shift;
 	char dir[64], path[100];
+	bool remote;
 	int listen, stop[2];
 	_Atomic int conn[CORE_CONNS];
 	pthread_t thread;
@@ -70,11 +72,23 @@ struct core {
 	struct fx_slow_run slow[FX_SLOW_RUNS];
 	unsigned seen[FX_MSG_COUNT];
 	_Atomic int fail; /* errno for the next MODIFY_QP */
+	/* of a core across a bus */
+	uint8_t token[FX_TOKEN_LEN];
+	uint16_t port;
+	uint64_t arena_size;
+	uint32_t nchannel;
+	_Atomic int last_conn; /* that asked for something */
+	_Atomic int rude;      /* enum rudeness, to a request of that kind: */
+	_Atomic uint16_t rude_at;
+	unsigned seed;
+	void (*bend)(struct fx_hello_rep *rep);
 };
 
 union core_msg {
 	struct fx_msg_head head;
 	struct fx_msg_why why;
+	struct fx_auth_req authenticate;
+	struct fx_auth_rep auth;
 	struct fx_hello_req hello;
 	struct fx_hello_rep welcome;
 	struct fx_handle_req by_handle;
@@ -264,6 +278,12 @@ static inline size_t core_answer(struct core *c, const union core_msg *req, unio
 		m->port.state = IBV_PORT_ACTIVE;
 		m->port.loopback = 1;
 		return sizeof(m->port);
+	case FX_MSG_CREATE_CHANNEL:
+		if (!c->remote)
+			return core_refuse(m, EPROTO, "play: no channels here");
+		m->handle.handle = ++c->nchannel;
+		return sizeof(m->handle);
+	case FX_MSG_DESTROY_CHANNEL:
 	case FX_MSG_DEALLOC_PD:
 	case FX_MSG_DEREG_MR:
 	case FX_MSG_DEALLOC_MW:
@@ -275,6 +295,8 @@ static inline size_t core_answer(struct core *c, const union core_msg *req, unio
 	}
 }
 
+#include "host_play_tcp.h"
+
 /* One request; false: the host hung up. */
 static inline bool core_serve(struct core *c, int conn)
 {
@@ -283,6 +305,8 @@ static inline bool core_serve(struct core *c, int conn)
 	bool hello;
 	size_t size;
 
+	if (c->remote)
+		return core_serve_tcp(c, conn);
 	if (recv(conn, &req, sizeof(req), 0) < (ssize_t)sizeof(req.head))
 		return false;
 	if (req.head.op < FX_MSG_COUNT)
@@ -348,15 +372,27 @@ static inline void core_listen(struct core *c)
 {
 	struct sockaddr_un sun = {.sun_family = AF_UNIX};
 
-	snprintf(c->dir, sizeof(c->dir), "/tmp/fxhostXXXXXX");
-	assert_non_null(mkdtemp(c->dir));
 	snprintf(c->path, sizeof(c->path), "%s/play.sock", c->dir);
 	snprintf(sun.sun_path, sizeof(sun.sun_path), "%s", c->path);
 	c->listen = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	assert_int_equal(bind(c->listen, (struct sockaddr *)&sun, sizeof(sun)), 0);
 	assert_int_equal(listen(c->listen, CORE_CONNS), 0);
-	setenv("FLEXINS_SOCKET", c->path, 1);
 }
+
+/* All that a core on this machine shares. */
+static inline void core_share(struct core *c)
+{
+	c->page = core_memory("page", sizeof(*c->page), &c->page_fd);
+	c->arena = core_memory("arena", CORE_ARENA, &c->arena_fd);
+	c->page->magic = FX_CORE_MAGIC;
+	c->page->abi = FX_ABI_VERSION + (c->manners == CORE_OLD_PAGE);
+	c->page->alive = 1;
+	c->pipe = (struct fx_pipe_rx){.head = (struct fx_pipe_head *)(c->arena + CORE_PIPE),
+				      .slots = c->arena + CORE_PIPE + FX_LINE,
+				      .shift = c->pipe_shift};
+}
+
+static bool core_remote; /* of the cores that are started: are they across a bus? */
 
 /* A core whose pipe has 1 << pipe_shift slots. */
 static inline struct core *core_start(uint32_t pipe_shift, enum manners manners)
@@ -366,20 +402,23 @@ static inline struct core *core_start(uint32_t pipe_shift, enum manners manners)
 	assert_non_null(c);
 	c->manners = manners;
 	c->pipe_shift = pipe_shift;
-	c->page = core_memory("page", sizeof(*c->page), &c->page_fd);
-	c->arena = core_memory("arena", CORE_ARENA, &c->arena_fd);
-	c->page->magic = FX_CORE_MAGIC;
-	c->page->abi = FX_ABI_VERSION + (manners == CORE_OLD_PAGE);
-	c->page->alive = 1;
-	c->pipe = (struct fx_pipe_rx){.head = (struct fx_pipe_head *)(c->arena + CORE_PIPE),
-				      .slots = c->arena + CORE_PIPE + FX_LINE,
-				      .shift = pipe_shift};
+	c->remote = core_remote;
+	c->arena_size = CORE_ARENA;
+	c->page_fd = c->arena_fd = -1;
+	if (!c->remote)
+		core_share(c);
 	for (unsigned i = 0; i < CORE_CONNS; i++)
 		c->conn[i] = -1;
 	assert_int_equal(pipe2(c->kick, O_CLOEXEC | O_NONBLOCK), 0);
 	assert_int_equal(pipe2(c->wake, O_CLOEXEC | O_NONBLOCK), 0);
 	assert_int_equal(pipe2(c->stop, O_CLOEXEC), 0);
-	core_listen(c);
+	snprintf(c->dir, sizeof(c->dir), "/tmp/fxhostXXXXXX");
+	assert_non_null(mkdtemp(c->dir));
+	if (c->remote)
+		core_listen_tcp(c);
+	else
+		core_listen(c);
+	setenv("FLEXINS_SOCKET", c->path, 1);
 	assert_int_equal(pthread_create(&c->thread, NULL, core_run, c), 0);
 	return c;
 }
@@ -403,9 +442,12 @@ static inline void core_end(struct core *c)
 		if (c->conn[i] >= 0)
 			close(c->conn[i]);
 	for (unsigned i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
-		close(fds[i]);
-	munmap(c->page, sizeof(*c->page));
-	munmap(c->arena, CORE_ARENA);
+		if (fds[i] >= 0)
+			close(fds[i]);
+	if (!c->remote) {
+		munmap(c->page, sizeof(*c->page));
+		munmap(c->arena, CORE_ARENA);
+	}
 	unlink(c->path);
 	rmdir(c->dir);
 	free(c);

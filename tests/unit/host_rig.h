@@ -19,6 +19,20 @@ struct rig {
 	struct ibv_qp *qp;
 };
 
+/* Why there is no device; 0: there is one. */
+static inline int rig_list_errno(void)
+{
+	int n = -1, err;
+	struct ibv_device **list = flexins_get_device_list(&n);
+
+	err = errno;
+	assert_non_null(list);
+	assert_int_equal(n, !err);
+	assert_true(list[0] ? n == 1 : n == 0);
+	flexins_free_device_list(list);
+	return err;
+}
+
 static inline struct ibv_context *rig_open(void)
 {
 	struct ibv_device **list = flexins_get_device_list(NULL);
@@ -103,6 +117,16 @@ static inline unsigned rig_poll(struct rig *r, int max, struct ibv_wc *wc)
 
 	assert_in_range(n, 0, max);
 	return (unsigned)n;
+}
+
+/* How many kicks came since last asked: all before this one, since a request is answered in its turn. */
+static inline unsigned rig_kicks(struct rig *r)
+{
+	struct ibv_pd *pd = flexins_alloc_pd(r->ctx);
+
+	assert_non_null(pd);
+	assert_int_equal(flexins_dealloc_pd(pd), 0);
+	return core_kicks(r->core);
 }
 
 static inline int64_t rig_ms(void)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The host library and a core that sleeps, lags or dies: the kick, waiting for room in the pipe, and the flush
- * completions of what a dead core left behind.
+ * completions of what a dead core left behind. All of it with the core on this machine, and across a bus.
  */
 #include "host_rig.h"
 
@@ -12,7 +12,7 @@ enum death { ON_PURPOSE, KILLED };
 
 static void die(struct core *c, enum death how)
 {
-	if (how == ON_PURPOSE)
+	if (how == ON_PURPOSE && !c->remote)
 		__atomic_store_n(&c->page->alive, 0, __ATOMIC_RELEASE);
 	else
 		core_cut(c);
@@ -26,27 +26,32 @@ static void test_kick(void **state)
 	struct ibv_send_wr wr[3] = {{.next = &wr[1]}, {.next = &wr[2]}, {.opcode = IBV_WR_SEND}}, *bad;
 
 	(void)state;
-	assert_int_equal(core_kicks(r.core), 0);
+	assert_int_equal(rig_kicks(&r), 0);
 	assert_int_equal(rig_send(r.qp, 1, 0), 0);
 	assert_int_equal(rig_recv(r.qp, 2), 0);
-	assert_int_equal(core_kicks(r.core), 0); /* nobody sleeps */
+	assert_int_equal(rig_kicks(&r), 0); /* nobody sleeps */
 	r.core->page->worker[1].sleeping = 1;
 	assert_int_equal(rig_send(r.qp, 3, 0), 0);
-	assert_int_equal(core_kicks(r.core), 0); /* not the one that serves us */
+	assert_int_equal(rig_kicks(&r), 0); /* not the one that serves us */
 	r.core->page->worker[0].sleeping = 1;
 	assert_int_equal(rig_send(r.qp, 4, 0), 0);
-	assert_int_equal(core_kicks(r.core), 1);
+	assert_int_equal(rig_kicks(&r), 1);
 	wr[0].opcode = wr[1].opcode = IBV_WR_SEND;
 	assert_int_equal(flexins_post_send(r.qp, wr, &bad), 0);
-	assert_int_equal(core_kicks(r.core), 1); /* once a call */
+	assert_int_equal(rig_kicks(&r), 0); /* once a sleep */
+	r.core->page->worker[0].sleeping = 2;
+	assert_int_equal(flexins_post_send(r.qp, wr, &bad), 0);
+	assert_int_equal(rig_kicks(&r), 1); /* once a call */
+	r.core->page->worker[0].sleeping = UINT32_MAX;
 	wr[1].opcode = (enum ibv_wr_opcode)99;
 	assert_int_equal(flexins_post_send(r.qp, wr, &bad), EINVAL);
-	assert_int_equal(core_kicks(r.core), 1); /* what came before the bad one is there to be sent */
+	assert_int_equal(rig_kicks(&r), 1); /* what came before the bad one is there to be sent */
+	r.core->page->worker[0].sleeping = 3;
 	assert_int_equal(flexins_post_send(r.qp, &wr[1], &bad), EINVAL);
-	assert_int_equal(core_kicks(r.core), 0);
+	assert_int_equal(rig_kicks(&r), 0);
 	r.core->page->worker[0].sleeping = 0;
 	assert_int_equal(rig_send(r.qp, 5, 0), 0);
-	assert_int_equal(core_kicks(r.core), 0);
+	assert_int_equal(rig_kicks(&r), 0);
 	rig_end(&r);
 }
 
@@ -287,5 +292,8 @@ int main(void)
 		cmocka_unit_test(test_flush_two_cqs),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = cmocka_run_group_tests_name("on this machine", tests, NULL, NULL);
+
+	core_remote = true;
+	return failed + cmocka_run_group_tests_name("across a bus", tests, NULL, NULL);
 }

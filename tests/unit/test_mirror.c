@@ -62,6 +62,7 @@ struct rig {
 	struct fx_rq rqx;
 	/* what was told */
 	unsigned looked, overrun, broken, wakes;
+	uint32_t kicked; /* for which sleep */
 	bool deaf;
 };
 
@@ -159,7 +160,7 @@ static uint32_t sleeping(void)
 	return ((const struct fx_core_page *)(void *)(host + PAGE))->worker[0].sleeping;
 }
 
-/* An entry of 1 to 9 slots whose every byte is known from its number; kicks a worker that says that it sleeps. */
+/* An entry of 1 to 9 slots whose every byte is known from its number; kicks once for each sleep of a worker. */
 static bool post(struct rig *r, uint32_t number)
 {
 	uint32_t n = 1 + number * 7 % FX_MAX_SQ_SLOTS;
@@ -174,8 +175,10 @@ static bool post(struct rig *r, uint32_t number)
 		slot.index = number;
 		fx_pipe_put(&r->tx, &slot);
 	}
-	if (sleeping())
+	if (sleeping() && sleeping() != r->kicked) {
+		r->kicked = sleeping();
 		fx_mirror_kick(r->x);
+	}
 	return true;
 }
 

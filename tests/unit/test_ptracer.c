@@ -61,7 +61,6 @@ static unsigned long lets_in(uid_t core, uid_t us, bool with_yama)
 {
 	struct sockaddr_un sun = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	struct fx_place where = {0};
 	struct fx_hello_rep rep;
 	struct fx_conn conn;
 	struct fx_fds fds;
@@ -77,7 +76,7 @@ static unsigned long lets_in(uid_t core, uid_t us, bool with_yama)
 		close(accept(fd, NULL, NULL));
 		_exit(0);
 	}
-	assert_true(fx_conn_open(&conn, &where, &rep, &fds) < 0);
+	assert_true(fx_conn_open(&conn, &rep, &fds) < 0);
 	close(fd);
 	unlink(sun.sun_path);
 	return tracer;

@@ -56,7 +56,7 @@ case_start_time()
 	local start ms
 	core_stop
 	start=$(date +%s%N)
-	"$CORED" --name "$CORE" --ready-fd 7 7> >(head -c 1 >"$TMP/ready") >"$TMP/core.log" 2>&1 </dev/null &
+	"$CORED" --name "$CORE" "${PLACEMENT[@]}" --ready-fd 7 7> >(head -c 1 >"$TMP/ready") >"$TMP/core.log" 2>&1 </dev/null &
 	echo $! >"$TMP/core.pid"
 	wait_for 10 test -s "$TMP/ready" || fail "not ready: $(cat "$TMP/core.log")"
 	ms=$((($(date +%s%N) - start) / 1000000))
@@ -137,8 +137,8 @@ of_nobody_else()
 			continue
 		fi
 		case $path in
-		*/"$CORE".sock) echo "$path" ;;
-		*.sock) ;;
+		*/"$CORE".sock | */"$CORE".tcp) echo "$path" ;;
+		*.sock | *.tcp) ;;
 		*) echo "$path" ;;
 		esac
 	done
@@ -162,7 +162,7 @@ case_term_leaves_nothing()
 
 case_two_cores_of_one_name()
 {
-	refuses timeout 10 "$CORED" --name "$CORE" >"$TMP/out" 2>&1
+	refuses timeout 10 "$CORED" --name "$CORE" "${PLACEMENT[@]}" >"$TMP/out" 2>&1
 	grep -q "$CORE" "$TMP/out" || fail "it did not say why: $(cat "$TMP/out")"
 	pair ibv_rc_pingpong -c -g 0 -n 100
 }
@@ -170,7 +170,7 @@ case_two_cores_of_one_name()
 case_two_cores_side_by_side()
 {
 	local other=$CORE-b pid
-	"$CORED" --name "$other" >"$TMP/other.log" 2>&1 </dev/null &
+	"$CORED" --name "$other" "${PLACEMENT[@]}" >"$TMP/other.log" 2>&1 </dev/null &
 	pid=$!
 	wait_for 10 "$CTL" --core "$other" show device || fail "the second core: $(cat "$TMP/other.log")"
 	pair ibv_rc_pingpong -c -g 0 -n 100

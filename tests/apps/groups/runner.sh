@@ -13,11 +13,12 @@ ended()
 
 case_starts_a_core()
 {
-	timeout 30 "$RUN" --strict --core "$own" -- ibv_devices >"$TMP/out" 2>&1 || fail "$(cat "$TMP/out")"
+	timeout 30 "$RUN" --strict --core "$own" "${PLACEMENT[@]}" -- ibv_devices >"$TMP/out" 2>&1 || fail "$(cat "$TMP/out")"
 	grep -q flexins0 "$TMP/out"
 	"$CTL" --core "$own" show device >/dev/null || fail "the core did not outlive its first client"
 	wait_for 15 ended || fail "the core did not end by itself"
 	[ ! -e "$(rundir)/$own.sock" ] || fail "its socket is still there"
+	[ ! -e "$(rundir)/$own.tcp" ] || fail "its ticket is still there"
 	[ ! -e "$(rundir)/$own.start" ] || fail "its lock is still there"
 }
 
@@ -25,7 +26,7 @@ case_starts_only_one()
 {
 	local i pids=()
 	for i in 1 2 3 4 5 6; do
-		timeout 30 "$RUN" --strict --core "$own" -- ibv_devices >"$TMP/out.$i" 2>&1 &
+		timeout 30 "$RUN" --strict --core "$own" "${PLACEMENT[@]}" -- ibv_devices >"$TMP/out.$i" 2>&1 &
 		pids+=($!)
 	done
 	for i in "${pids[@]}"; do
@@ -47,7 +48,8 @@ case_pair_from_nothing()
 case_pipe_ends()
 {
 	# shellcheck disable=SC2016 # sh expands them
-	timeout 10 sh -c '"$1" --strict --core "$2" -- ibv_devices 2>&1 | cat >/dev/null' sh "$RUN" "$own"
+	timeout 10 sh -c 'run=$1 own=$2; shift 2
+		"$run" --strict --core "$own" "$@" -- ibv_devices 2>&1 | cat >/dev/null' sh "$RUN" "$own" "${PLACEMENT[@]}"
 	wait_for 15 ended
 }
 

@@ -36,7 +36,7 @@ over_core()
 {
 	local which=$1
 	shift
-	as_nobody timeout "$PATIENCE" "$RUN" --strict --core "$which" --core-args "--no-huge" -- "$@"
+	as_nobody timeout "$PATIENCE" "$RUN" --strict --core "$which" "${PLACEMENT[@]}" --core-args "--no-huge" -- "$@"
 }
 
 # pair_as_nobody CORE COMMAND...
