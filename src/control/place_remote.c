@@ -131,8 +131,10 @@ static void heard(struct fx_source *src, uint32_t events)
 	};
 
 	(void)events;
-	if (n > 0 && c)
-		fx_client_say(c, &msg, sizeof(msg));
+	if (n <= 0 || !c)
+		return;
+	src->ctl->n.wakes += msg.count;
+	fx_client_say(c, &msg, sizeof(msg));
 }
 
 static int wake_open(struct fx_ctx *ctx, struct fx_wake *w, uint32_t handle)

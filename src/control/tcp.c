@@ -109,8 +109,8 @@ static void warn(struct fx_control *ctl, const char *what, uint32_t pid)
 	if (ctl->warned_ms && now - ctl->warned_ms < WARN_MS)
 		return;
 	ctl->warned_ms = now;
-	fx_log(FX_LOG_WARN, "a connection was refused: %s (process %u, it says; %" PRIu64 " of them so far)", what, pid,
-	       ctl->n.refused_token + ctl->n.refused_user);
+	fx_log(FX_LOG_WARN, "a connection was refused: %s (of process %u, it says; 0: it says nothing); %" PRIu64 " so far",
+	       what, pid, ctl->n.refused_token + ctl->n.refused_user);
 }
 
 int fx_auth(struct fx_client *c)

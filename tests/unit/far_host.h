@@ -157,7 +157,7 @@ static inline int far_simple(struct far_host *h, unsigned op, uint32_t handle, u
 static inline int far_auth(struct far_host *h, pid_t pid)
 {
 	struct fx_auth_req req = {.pid = (uint32_t)pid};
-	struct fx_auth_rep rep;
+	struct fx_auth_rep rep = {0};
 	int err;
 
 	memcpy(req.token, h->token, sizeof(req.token));

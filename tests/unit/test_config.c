@@ -71,6 +71,7 @@ static void everything_said(void **state)
 	write_file("[quota user 77]\nqps = 5 # few\nmr_bytes=2T\n"
 		   "[core]\nname = other\nsocket = /tmp/x\nip = ::1\nmtu = 1024\nhuge = no\npoll = spin\n"
 		   "dma = chaos=1,2\nlinger = 7\nlog = error\n"
+		   "placement = emulated\nbus = latency=250,reorder=0\nlisten = 127.0.0.1:7777\n"
 		   "[quota]\nqps = 3K\nsend_wrs = unlimited\n"
 		   "[quota user root]\npds = 0\n");
 	assert_int_equal(parse(&o, "--mtu", "512"), FX_GO_ON);
@@ -80,6 +81,10 @@ static void everything_said(void **state)
 	assert_string_equal(o.ip, "::1");
 	assert_string_equal(o.poll, "spin");
 	assert_string_equal(o.dma, "chaos=1,2");
+	assert_ptr_equal(o.place, &fx_place_remote);
+	assert_string_equal(o.bus_text, "latency=250,reorder=0");
+	assert_true(o.bus.latency_ns == 250 && o.bus.bytes_per_us == 63000 && o.bus.reorder_permille == 0);
+	assert_string_equal(o.listen, "127.0.0.1:7777");
 	assert_int_equal(o.huge, FX_HUGE_NO);
 	assert_int_equal(o.linger_ms, 7000);
 	assert_int_equal(o.log, FX_LOG_ERROR);

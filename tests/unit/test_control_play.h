@@ -28,7 +28,7 @@ enum { PLAY_WAIT_MS = 5000 };
 struct play {
 	struct fx_control *ctl;
 	struct fx_port_info port;
-	char dir[64], path[100];
+	char dir[64], path[100], ticket[100];
 	pthread_t control, worker;
 	_Atomic bool stop, hold; /* hold: commands stay unanswered */
 	/* what the worker saw */
@@ -106,6 +106,7 @@ static inline void *play_control(void *arg)
 }
 
 static const struct fx_quota_cfg *play_quota; /* of the next one; NULL: nobody is limited */
+static const struct fx_place_ops *play_place; /* NULL: shared; else with a door for hosts, whose ticket is play.tcp */
 
 static inline int play_start(void **state)
 {
@@ -113,7 +114,7 @@ static inline int play_start(void **state)
 	struct play *p = calloc(1, sizeof(*p));
 	struct fx_control_cfg cfg = {
 		.name = "play", .poll = "adaptive", .dma = "cpu", .workers = 1, .port = &p->port,
-		.quota = play_quota};
+		.quota = play_quota, .place = play_place};
 	char why[512] = "";
 
 	p->port = (struct fx_port_info){
@@ -125,6 +126,11 @@ static inline int play_start(void **state)
 	snprintf(p->path, sizeof(p->path), "%s/play.sock", p->dir);
 	p->ctl = fx_control_create(&cfg, why, sizeof(why));
 	if (!p->ctl || fx_control_listen(p->ctl, p->path, 0600, why, sizeof(why)) < 0) {
+		fprintf(stderr, "%s\n", why);
+		return -1;
+	}
+	snprintf(p->ticket, sizeof(p->ticket), "%s/play.tcp", p->dir);
+	if (play_place && fx_control_listen_tcp(p->ctl, NULL, p->ticket, 0600, why, sizeof(why)) < 0) {
 		fprintf(stderr, "%s\n", why);
 		return -1;
 	}
@@ -146,8 +152,8 @@ static inline int play_end(void **state)
 	p->stop = true;
 	pthread_join(p->worker, NULL);
 	fx_control_destroy(p->ctl);
-	if (access(p->path, F_OK) == 0 || u.contexts || u.clients || u.mrs || u.mws || u.qps || u.cqs || u.channels ||
-	    u.pds)
+	if (access(p->path, F_OK) == 0 || access(p->ticket, F_OK) == 0 || u.strangers || u.contexts || u.clients || u.mrs ||
+	    u.mws || u.qps || u.cqs || u.channels || u.pds)
 		return -1; /* something was left behind */
 	rmdir(p->dir);
 	free(p);
