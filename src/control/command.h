@@ -25,7 +25,7 @@ enum fx_cmd_op {
 	FX_CMD_QP_MODIFY, /* data: struct fx_cmd_modify */
 	FX_CMD_QP_QUERY,  /* data: struct fx_cmd_modify, its attr, gen filled in */
 	FX_CMD_QP_DETACH, /* comes back once nothing points at the QP, which is then freed */
-	FX_CMD_GRACE,	  /* comes back once nothing under way was looked up before it */
+	FX_CMD_GRACE,	  /* comes back once nothing under way of the context was looked up before it */
 	FX_CMD_SNAPSHOT,  /* data: struct fx_cmd_snapshot */
 	FX_CMD_OPS
 };
@@ -103,6 +103,7 @@ struct fx_cmd_snapshot {
 /* A context, as its worker sees it. The control thread fills in the first part before CTX_ADD. */
 struct fx_wctx {
 	uint32_t id;
+	struct fx_under_way under_way; /* the worker's, like those below, but read with every packet */
 	struct fx_pipe_rx pipe;
 	int kick;		   /* eventfd; the application writes it */
 	struct fx_event_tx events; /* the worker is their producer */
@@ -111,6 +112,8 @@ struct fx_wctx {
 	uint32_t slot;
 	uint32_t ncqs; /* that may be armed */
 	bool dead;
+	struct fx_cmd *grace, *grace_next; /* wait for a grace period: this one, the next one */
+	struct fx_wctx *graces;		   /* next of those that have any */
 };
 
 /* A QP as its worker sees it. */

@@ -293,13 +293,15 @@ static void grace_one(struct fx_cmd *cmd)
 		g->done(g);
 }
 
-void fx_grace_ask(struct fx_control *ctl, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg)
+void fx_grace_ask(struct fx_ctx *ctx, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg)
 {
+	struct fx_control *ctl = ctx->ctl;
+
 	g->left = ctl->cfg.workers;
 	g->done = done;
 	g->arg = arg;
 	for (uint32_t w = 0; w < ctl->cfg.workers; w++) {
-		g->cmd[w] = (struct fx_cmd){.op = FX_CMD_GRACE, .done = grace_one, .arg = g};
+		g->cmd[w] = (struct fx_cmd){.op = FX_CMD_GRACE, .ctx = ctx->wctx, .done = grace_one, .arg = g};
 		fx_cmd_send(&ctl->mailbox[w], &g->cmd[w]);
 	}
 }
@@ -336,7 +338,7 @@ static void reap_one(struct fx_ctx *ctx)
 		return;
 	for (struct fx_obj *o = ctx->objs[FX_OBJ_MR]; o; o = o->next)
 		fx_mr_unpublish((struct fx_mro *)o);
-	fx_grace_ask(ctx->ctl, &ctx->grace, reap_memory, ctx);
+	fx_grace_ask(ctx, &ctx->grace, reap_memory, ctx);
 }
 
 static void reap_qp(struct fx_cmd *cmd)

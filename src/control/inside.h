@@ -91,7 +91,7 @@ struct fx_mro {
 	uint64_t bytes[FX_SEG_SHARED + 1]; /* by enum fx_seg_kind */
 };
 
-/* Asks every worker for a grace period. */
+/* Asks every worker for a grace period of a context. */
 struct fx_grace {
 	struct fx_cmd cmd[FX_MAX_WORKERS];
 	uint32_t left;
@@ -242,7 +242,7 @@ void *fx_arena(struct fx_ctx *ctx, uint64_t off, uint64_t len);
 void fx_ctx_disown(struct fx_ctx *ctx);
 /* And no request of it is under way. */
 void fx_ctx_reap(struct fx_ctx *ctx);
-void fx_grace_ask(struct fx_control *ctl, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg);
+void fx_grace_ask(struct fx_ctx *ctx, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg);
 
 /* ---- quota.c ---- */
 /* The user's account, and one more reason to keep it; NULL: no memory. */

@@ -230,6 +230,6 @@ int fx_dereg_mr(struct fx_client *c)
 	}
 	fx_mr_unpublish(mr);
 	c->target = mr;
-	fx_grace_ask(c->ctl, &c->grace, dereg_done, c);
+	fx_grace_ask(c->ctx, &c->grace, dereg_done, c);
 	return FX_LATER;
 }

@@ -132,6 +132,7 @@ static struct fx_qp *make_qp(struct fx_client *c, struct fx_qpo *qp, const struc
 		.rcq = &qp->rcq->cq,
 		.rq = *rq,
 		.owner = &qp->wqp,
+		.under_way = &c->ctx->wctx->under_way,
 	};
 
 	qp->qpn = cfg.qpn;

@@ -60,7 +60,7 @@ struct fx_pay_priv {
 	struct rte_mbuf_ext_shared_info shinfo;
 	struct fx_worker *worker;
 	struct fx_wqe *wqe;
-	uint8_t parity;
+	uint32_t *under_way; /* where it is counted */
 };
 
 /* Beside a staging buffer, after its fx_pkt: what is to be gathered into it. */
@@ -78,7 +78,7 @@ struct fx_stage {
 	uint32_t flying;
 	int err;
 	bool staged; /* the transport waits for it; else the port cannot take a chain */
-	uint8_t parity;
+	uint32_t *under_way; /* where it is counted */
 	struct {
 		uint8_t *base;
 		uint32_t len;
@@ -114,10 +114,7 @@ struct fx_worker {
 	/* commands */
 	struct fx_cmd *waiting;		   /* for a pipe index */
 	struct fx_cmd *dying;		   /* QPs that something under way still points at */
-	struct fx_cmd *grace, *grace_next; /* asked for: this period's, the next one's */
-	uint32_t inflight
-		[2]; /* segments handed to the port or being gathered, by parity of the grace period */
-	uint8_t parity;
+	struct fx_wctx *graces;		   /* contexts for which a grace period was asked */
 
 	/* buffers */
 	struct fx_stash stash[FX_STASHES];
@@ -186,7 +183,7 @@ unsigned fx_commands(struct fx_worker *w);
 void fx_commands_settle(struct fx_worker *w);
 static inline bool fx_commands_waiting(const struct fx_worker *w)
 {
-	return w->waiting || w->dying || w->grace;
+	return w->waiting || w->dying || w->graces;
 }
 void fx_ctx_dead(struct fx_worker *w, struct fx_wctx *ctx);
 

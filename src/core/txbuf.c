@@ -31,7 +31,7 @@ static void segment_gone(void *addr, void *opaque)
 	struct fx_worker *w = priv->worker;
 
 	(void)addr;
-	w->inflight[priv->parity]--;
+	--*priv->under_way;
 	if (priv->wqe)
 		fx_tp_seg_done(w->tp, priv->wqe);
 }
@@ -145,26 +145,25 @@ unsigned fx_txbuf_prepare(struct fx_worker *w)
 }
 
 static struct rte_mbuf *attach(struct fx_worker *w, struct rte_mbuf *last, uint8_t *base, uint32_t len,
-			       struct fx_wqe *wqe)
+			       struct fx_wqe *wqe, struct fx_under_way *u)
 {
 	struct rte_mbuf *m = stash_get(&w->stash[FX_PAY]);
 	struct fx_pay_priv *priv = rte_mbuf_to_priv(m);
 
 	priv->wqe = wqe;
-	priv->parity = w->parity;
+	priv->under_way = fx_set_out(u);
 	rte_mbuf_ext_refcnt_set(&priv->shinfo, 1);
 	/* by virtual address: a software port needs no other */
 	rte_pktmbuf_attach_extbuf(m, base, (rte_iova_t)(uintptr_t)base, (uint16_t)len, &priv->shinfo);
 	m->data_len = (uint16_t)len;
 	last->next = m;
-	w->inflight[w->parity]++;
 	return m;
 }
 
 /* Zeroes behind the payload, to a multiple of four. */
 static uint8_t pad_bytes[4];
 
-static void chain(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt *p)
+static void chain(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt *p, struct fx_under_way *u)
 {
 	struct rte_mbuf *last = m;
 
@@ -172,9 +171,9 @@ static void chain(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt
 	m->pkt_len = p->hdr_len + (p->nseg ? p->payload + p->pad : 0);
 	m->nb_segs = (uint16_t)(1 + p->nseg + (p->nseg && p->pad));
 	for (unsigned i = 0; i < p->nseg; i++)
-		last = attach(w, last, p->seg[i].base, p->seg[i].len, p->wqe);
+		last = attach(w, last, p->seg[i].base, p->seg[i].len, p->wqe, u);
 	if (p->nseg && p->pad)
-		attach(w, last, pad_bytes, p->pad, NULL);
+		attach(w, last, pad_bytes, p->pad, NULL, u);
 	w->n.header_only += p->nseg != 0;
 }
 
@@ -192,7 +191,7 @@ void fx_txbuf_take(struct fx_worker *w, unsigned n)
 		if (likely(!p->nseg || (fits && !p->stage))) {
 			struct fx_wqp *wqp = fx_wqp_of(p->qp);
 
-			chain(w, hdr[i], p);
+			chain(w, hdr[i], p, &wqp->ctx->under_way);
 			if (unlikely(wqp->first))
 				fx_stage_follow(wqp, hdr[i]);
 			else

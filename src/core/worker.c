@@ -263,7 +263,7 @@ static bool turn(struct fx_worker *w)
 		if (!moved)
 			break;
 	}
-	if (unlikely(fx_commands_waiting(w) || w->grace_next))
+	if (unlikely(fx_commands_waiting(w)))
 		fx_commands_settle(w);
 	return any;
 }

@@ -157,12 +157,12 @@ static bool enqueue(struct fx_tp *tp, struct fx_fifo *f, const struct fx_dma *d)
 		return false;
 	if (!(d->win ? queue_fast : queue_slow)(tp, p->qp, d))
 		return false;
-	if (!p->ndma++ && !p->flew) {
-		p->flew = true;
-		p->parity = (uint8_t)tp->parity;
-	}
+	if (!p->under_way)
+		p->under_way = fx_set_out(p->qp->cfg.under_way);
+	else
+		++*p->under_way;
+	p->ndma++;
 	tp->flying++;
-	tp->flying_by[p->parity]++;
 	f->flying++;
 	f->eng = e;
 	return true;
@@ -247,7 +247,8 @@ void fx_place_push(struct fx_tp *tp, struct fx_fifo *f, struct fx_qp *qp, struct
 	p->next = NULL;
 	p->qp = qp;
 	p->ndma = 0;
-	p->submitted = p->flew = p->failed = p->dropped = false;
+	p->under_way = NULL;
+	p->submitted = p->failed = p->dropped = false;
 	if (f->tail)
 		f->tail->next = p;
 	else
@@ -343,7 +344,7 @@ static unsigned collect(struct fx_tp *tp, struct fx_dma_engine *e)
 			p->qp->share->slow--;
 		p->ndma--;
 		tp->flying--;
-		tp->flying_by[p->parity]--;
+		--*p->under_way;
 		fifo_of(p)->flying--;
 		fx_touch(tp, p->qp);
 	}

@@ -273,7 +273,6 @@ struct fx_tp {
 	uint64_t memory;
 	unsigned ndma;	      /* collected, not yet submitted */
 	unsigned flying;      /* submitted, not yet completed */
-	unsigned flying_by[2], parity;
 	struct fx_dma dma[FX_DMA_BATCH];
 };
 

@@ -188,16 +188,6 @@ bool fx_tp_dma_pending(const struct fx_tp *tp)
 	return tp->flying || tp->touched;
 }
 
-void fx_tp_grace_begin(struct fx_tp *tp)
-{
-	tp->parity ^= 1;
-}
-
-bool fx_tp_grace_over(const struct fx_tp *tp)
-{
-	return tp->flying_by[tp->parity ^ 1] == 0;
-}
-
 /* ---- timers ---- */
 
 void fx_timer_set(struct fx_tp *tp, struct fx_qp *qp, uint64_t when)

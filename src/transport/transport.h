@@ -38,6 +38,33 @@ enum {
 	FX_DMA_BATCH = 256,
 };
 
+/*
+ * Grace periods: what is under way of a context, copies and segments alike, counted under one of two parities. A period
+ * begins with the other one, and is over when what was counted before has passed; one at a time. After a region was
+ * unpublished, nothing under way can touch it from then on. Each context has its own, so that none waits for what
+ * another's memory keeps from passing.
+ */
+struct fx_under_way {
+	uint32_t n[2];
+	uint32_t parity;
+};
+/* Counts one more; --* of what it returns, once that has passed. */
+static inline uint32_t *fx_set_out(struct fx_under_way *u)
+{
+	uint32_t *n = &u->n[u->parity];
+
+	++*n;
+	return n;
+}
+static inline void fx_grace_begin(struct fx_under_way *u)
+{
+	u->parity ^= 1;
+}
+static inline bool fx_grace_over(const struct fx_under_way *u)
+{
+	return u->n[u->parity ^ 1] == 0;
+}
+
 struct fx_piece {
 	uint8_t *base;
 	uint32_t len;
@@ -71,11 +98,10 @@ struct fx_pkt {
 	uint8_t wc_flags, wc_opcode, status;
 	bool solicited;
 	bool submitted; /* all its copies are with an engine, or done */
-	bool flew;	/* it had copies */
 	bool failed;	/* a copy did not arrive */
 	bool dropped;	/* its QP has moved on: no effect */
-	uint8_t parity; /* grace period its copies count for */
 	uint16_t ndma;	/* copies under way */
+	uint32_t *under_way; /* where its copies are counted; NULL: it had none */
 	struct fx_qp *qp;
 	struct fx_wqe *wqe; /* FX_PLACE_RESPONSE */
 	uint32_t psn;
@@ -155,13 +181,6 @@ struct fx_pkt *fx_tp_released(struct fx_tp *tp);
 /* Collects DMA completions, places and answers. Returns how many it saw. */
 unsigned fx_tp_poll_dma(struct fx_tp *tp);
 bool fx_tp_dma_pending(const struct fx_tp *tp);
-/*
- * Grace periods for memory regions: after a region was unpublished and fx_tp_grace_begin(), no copy under way can
- * touch it once fx_tp_grace_over() is true. One grace period at a time.
- */
-void fx_tp_grace_begin(struct fx_tp *tp);
-bool fx_tp_grace_over(const struct fx_tp *tp);
-
 void fx_tp_timers(struct fx_tp *tp);
 /* Earliest time a timer may want to run, UINT64_MAX if none. */
 uint64_t fx_tp_next_timer(const struct fx_tp *tp);
@@ -193,6 +212,7 @@ struct fx_qp_cfg {
 	struct fx_cq *scq, *rcq;
 	struct fx_rq rq;
 	void *owner; /* the worker's, for its callbacks */
+	struct fx_under_way *under_way; /* of its context; outlives the QP */
 };
 
 /* What the port knows of a path: filled by the control room before a modify to RTR. */

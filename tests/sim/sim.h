@@ -150,7 +150,7 @@ struct fx_dma_engine *slow_engine_create(uint64_t seed, unsigned delay);
 uint64_t slow_engine_refused(const struct fx_dma_engine *e); /* copies for which there was no room */
 
 /* ---- host ---- */
-enum { HOST_MRS = 4096, HOST_QPS = 256 };
+enum { HOST_MRS = 4096, HOST_QPS = 256, HOST_CTXS = 256 };
 
 struct cq {
 	struct fx_cq core;
@@ -205,6 +205,7 @@ struct host {
 	struct frame *in_head, *in_tail;
 	struct frame *spare[SIM_BURST]; /* for the next packets to be cut */
 	struct qp *qp[HOST_QPS];	/* by QPN >> FX_WORKER_BITS */
+	struct fx_under_way under_way[HOST_CTXS]; /* by context; of segments nothing is counted here */
 	uint64_t wake, asleep;
 	/* the application: polls, posts, and says when it wants to be asked again */
 	uint64_t (*app)(void *arg, struct host *h);

@@ -251,6 +251,7 @@ struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq
 	q->cfg.rq = (struct fx_rq){.slots = q->rq_bytes, .shift = shift, .stride = stride};
 	q->cfg.scq = &scq->core;
 	q->cfg.rcq = &rcq->core;
+	q->cfg.under_way = &h->under_way[cfg->ctx % HOST_CTXS];
 	q->core = fx_qp_create(&q->cfg);
 	h->qp[q->qpn >> FX_WORKER_BITS] = q;
 	if (!q->core || fx_qp_attach(h->tp, q->core))

@@ -65,7 +65,8 @@ static void make_qp(void)
 	const uint32_t masks[] = {0, 1 | 8 | 16 | 32, 1 | 1 << 7 | 1 << 8 | 1 << 20 | 1 << 12 | 1 << 17 | 1 << 15,
 				  1 | 1 << 16 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 13};
 	struct fx_qp_cfg qc = {.qpn = QPN, .ctx = CTX, .pd = PD, .type = FX_QPT_RC, .max_send_wr = 64,
-			       .max_send_sge = 4, .max_recv_sge = 1, .scq = &t.cq, .rcq = &t.cq, .owner = &t.wqp};
+			       .max_send_sge = 4, .max_recv_sge = 1, .scq = &t.cq, .rcq = &t.cq, .owner = &t.wqp,
+			       .under_way = &t.ctx.under_way};
 	struct fx_path path = {.l3 = {.vlan = 0xffff, .ip_version = 4, .ttl = 64, .sport = 50000}, .mtu_max = 4096};
 
 	t.ctx.dead = true;
@@ -190,7 +191,7 @@ static void sends_without_reading(void **state)
 		psn += frames;
 		acknowledge(psn - 1);
 	}
-	assert_int_equal(t.w->inflight[0] + t.w->inflight[1], 0);
+	assert_int_equal(t.ctx.under_way.n[0] + t.ctx.under_way.n[1], 0);
 	assert_true(fx_tp_counters(t.w->tp)->tx_packets == psn - PSN);
 }
 

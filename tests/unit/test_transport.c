@@ -18,6 +18,7 @@ enum { CQ_SHIFT = 6, RQ_SHIFT = 4, CTX = 7, PD = 3, QPN = 0x50, MAX_WR = 8 };
 struct world {
 	struct fx_tp *tp;
 	struct fx_qp *qp;
+	struct fx_under_way under_way;
 	struct fx_cq cq;
 	struct fx_cq_head head;
 	struct fx_cqe ring[1 << CQ_SHIFT];
@@ -36,6 +37,7 @@ static void attach_qp(struct world *w)
 	qc.max_recv_sge = 1;
 	qc.max_inline = 64;
 	qc.scq = qc.rcq = &w->cq;
+	qc.under_way = &w->under_way;
 	qc.rq = (struct fx_rq){.slots = w->rq, .shift = RQ_SHIFT, .stride = 1};
 	w->qp = fx_qp_create(&qc);
 	assert_non_null(w->qp);
