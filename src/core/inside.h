@@ -36,7 +36,7 @@ enum {
 	/* pools: they only bound what is in flight; what is touched is at the top of the stashes */
 	FX_POOL_HDR = 4095,
 	FX_POOL_PAY = 8191,
-	FX_POOL_STAGE = 511,
+	FX_POOL_STAGE = 1023,
 	FX_POOL_CACHE = 256,
 	FX_STASH = 1024,
 };
@@ -153,7 +153,7 @@ unsigned fx_txbuf_flush(struct fx_worker *w);
 /* A frame's buffers go home, with everything attached to them. */
 void fx_txbuf_free(struct fx_worker *w, struct rte_mbuf *m);
 /* The received frame as the transport wants it, or NULL: too many pieces. */
-struct fx_pkt *fx_txbuf_pkt(struct rte_mbuf *m);
+struct fx_pkt *fx_txbuf_pkt(const struct fx_worker *w, struct rte_mbuf *m);
 static inline struct rte_mbuf *fx_pkt_mbuf(struct fx_pkt *p)
 {
 	return (struct rte_mbuf *)p - 1; /* the private area follows the mbuf */

@@ -18,6 +18,9 @@
 enum {
 	PRIV_PKT = (sizeof(struct fx_pkt) + 7) & ~7,
 	PRIV_PAY = (sizeof(struct fx_pay_priv) + 7) & ~7,
+	COST_HDR = FX_BUFFERS / FX_POOL_HDR,
+	COST_PAY = FX_BUFFERS / FX_POOL_PAY,
+	COST_SPARE = FX_BUFFERS / FX_POOL_STAGE,
 	PRIV_STAGE = (sizeof(struct fx_pkt) + sizeof(struct fx_stage) + 7) & ~7,
 };
 static_assert(sizeof(struct fx_pkt) % _Alignof(struct fx_stage) == 0, "fx_stage follows fx_pkt");
@@ -246,7 +249,7 @@ void fx_txbuf_free(struct fx_worker *w, struct rte_mbuf *m)
 
 /* ---- in ---- */
 
-struct fx_pkt *fx_txbuf_pkt(struct rte_mbuf *m)
+struct fx_pkt *fx_txbuf_pkt(const struct fx_worker *w, struct rte_mbuf *m)
 {
 	struct fx_pkt *p = rte_mbuf_to_priv(m);
 	struct rte_mbuf *s = m->next;
@@ -262,5 +265,6 @@ struct fx_pkt *fx_txbuf_pkt(struct rte_mbuf *m)
 		p->more[n].len = s->data_len;
 	}
 	p->nmore = n;
+	p->cost = m->pool == w->stash[FX_SPARE].pool ? COST_SPARE : (uint16_t)(COST_HDR + n * COST_PAY);
 	return p;
 }

@@ -201,7 +201,7 @@ static unsigned receive(struct fx_worker *w)
 		return 0;
 	w->n.rx_frames += n;
 	for (unsigned i = 0; i < n; i++) {
-		p[k] = fx_txbuf_pkt(m[i]);
+		p[k] = fx_txbuf_pkt(w, m[i]);
 		if (likely(p[k])) {
 			k++;
 			continue;

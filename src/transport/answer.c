@@ -116,7 +116,7 @@ static void cut_ack(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *o, uint
 		tp->n.tx_acks++;
 	else
 		tp->n.tx_naks++;
-	fx_cut_one(qp, o);
+	fx_cut_one(tp, qp, o);
 	tp->n.tx_packets++;
 }
 
@@ -162,7 +162,7 @@ static bool cut_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_job *j, s
 	}
 	o->stage |= o->nseg > FX_PKT_SEGS;
 	o->psn = j->psn;
-	fx_cut_one(qp, o);
+	fx_cut_one(tp, qp, o);
 	tp->n.staged_packets += o->stage;
 	tp->n.tx_packets++;
 	tp->n.tx_bytes += len;
@@ -185,7 +185,7 @@ static void cut_result(struct fx_tp *tp, struct fx_qp *qp, const struct fx_job *
 	put_aeth(p + FX_BTH_LEN, FX_AETH_CREDITS_INVALID, qp->msn);
 	fx_put64(p + FX_BTH_LEN + FX_AETH_LEN, j->va);
 	o->hdr_len = (uint16_t)(p + len - o->hdr);
-	fx_cut_one(qp, o);
+	fx_cut_one(tp, qp, o);
 	tp->n.tx_packets++;
 }
 

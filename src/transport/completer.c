@@ -252,6 +252,10 @@ static bool rx_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, ui
 	p->nsge = w->nsge;
 	p->sge_i = qp->resp_sge;
 	p->sge_off = qp->resp_sge_off;
+	if (fx_place_refuses(tp, qp, p)) {
+		tp->n.rx_backlog++;
+		return false;
+	}
 	fx_sges_skip(w->sge, w->nsge, &qp->resp_sge, &qp->resp_sge_off, p->len);
 	qp->una_psn = fx_psn_add(p->psn, 1);
 	if (off + want == w->length) {
@@ -275,7 +279,7 @@ void fx_completer_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		rx_acknowledge(tp, qp, p);
 	else if (!(flags & (FX_OPF_READ | FX_OPF_ATOMIC)))
 		tp->n.rx_bad_response++;
-	else if (qp->resp.n >= FX_BACKLOG)
+	else if (qp->resp.n >= FX_BACKLOG || fx_place_full(tp, qp, &qp->resp))
 		tp->n.rx_backlog++;
 	else if (rx_response(tp, qp, p, flags))
 		return;

@@ -59,8 +59,10 @@ enum {
 	FX_WINDOW = 128,	/* packets in flight per QP */
 	FX_READ_CHUNK = 64,	/* response packets one READ request asks for: paces the responder */
 	FX_BACKLOG = 512,	/* packets of a QP that may wait for placement */
+	FX_KEEP = 6144,		/* of FX_BUFFERS: a context may keep what all together leave of it */
 	FX_RESP_ROOM = 256,	/* of which READ responses, before the next READ is asked for */
 	FX_STAGED = 16,		/* packets of a QP in gathering: they hide how long each takes */
+	FX_FOLLOWING = 2048,	/* pieces of frames that follow them: a quarter of the owner's, at most half its headers */
 	FX_ACK_EVERY = 32,	/* packets between acknowledge requests inside a message */
 	FX_MAX_MSG_LOG2 = 31,
 };
@@ -85,7 +87,9 @@ struct fx_share {
 	uint32_t ctx, nqps;
 	int32_t left;	    /* bytes of its allowance: more than 0 */
 	uint32_t gathering; /* packets that are being staged */
+	uint32_t following; /* pieces of the frames that go out after them */
 	uint32_t slow;	    /* slow copies under way */
+	uint32_t kept;	    /* cost of the packets that wait for their placement */
 	bool on_turns;
 };
 
@@ -134,7 +138,8 @@ struct fx_cursor {
 struct fx_fifo {
 	struct fx_pkt *head, *tail;
 	struct fx_pkt *next;	   /* first whose copies are not all submitted */
-	uint32_t n;
+	uint16_t n;
+	uint16_t kept;		   /* of these, that wait */
 	uint32_t flying;	   /* copies under way */
 	struct fx_dma_engine *eng; /* that has them */
 };
@@ -235,6 +240,8 @@ struct fx_qp {
 	uint32_t nak_psn;
 	struct fx_rq rq;
 	bool have_rwqe;
+	uint8_t oldest_staged;
+	uint8_t behind[FX_STAGED]; /* pieces of the frames behind each packet in gathering, a ring */
 	uint32_t rwqe_index, rwqe_nsge, rwqe_len, rwqe_sge, rwqe_off;
 	struct fx_sge *rwqe; /* max_recv_sge of them */
 	struct fx_job jobs[FX_JOBS];
@@ -271,6 +278,7 @@ struct fx_tp {
 	struct fx_wheel wheel;
 	struct fx_counters n;
 	uint64_t memory;
+	uint32_t gathering, following, kept; /* of all contexts */
 	unsigned ndma;	      /* collected, not yet submitted */
 	unsigned flying;      /* submitted, not yet completed */
 	struct fx_dma dma[FX_DMA_BATCH];
@@ -301,20 +309,16 @@ static inline uint32_t fx_packets(const struct fx_qp *qp, uint32_t length)
 	return length ? (uint32_t)(((uint64_t)length + qp->mtu - 1) >> qp->mtu_shift) : 1;
 }
 
-/* Whether a packet may be cut: what is being gathered, and follows that, has an end. */
+/*
+ * Whether a packet may be cut: what is being gathered, and follows that, has an end. A context may have as much
+ * following as is left for all the others: however many memories stall, there is some for the next.
+ */
 static inline bool fx_may_cut(const struct fx_qp *qp)
 {
-	return qp->staged < FX_STAGED && (!qp->staged || qp->follow < FX_FOLLOW);
-}
-/* A packet was cut. */
-static inline void fx_cut_one(struct fx_qp *qp, const struct fx_txpkt *o)
-{
-	if (o->stage) {
-		qp->staged++;
-		qp->follow = 0;
-	} else if (qp->staged) {
-		qp->follow++;
-	}
+	if (!qp->staged)
+		return true;
+	return qp->staged < FX_STAGED && qp->follow < FX_FOLLOW &&
+	       qp->share->following + qp->tp->following < FX_FOLLOWING;
 }
 
 /* ---- requester.c ---- */
@@ -353,6 +357,13 @@ unsigned fx_answer_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out,
 void fx_place_push(struct fx_tp *tp, struct fx_fifo *f, struct fx_qp *qp, struct fx_pkt *p);
 void fx_place_run(struct fx_tp *tp); /* submit, collect, retire until nothing more happens at once */
 void fx_place_drop(struct fx_qp *qp, struct fx_fifo *f);
+/* Is there no room for another packet behind those that wait? For one that would be the first, a little longer. */
+static inline bool fx_place_full(const struct fx_tp *tp, const struct fx_qp *qp, const struct fx_fifo *f)
+{
+	return f->kept && qp->share->kept + tp->kept >= FX_KEEP;
+}
+/* The packet, ready for fx_place_push(), would wait for its application's memory, and there is no room: drop it. */
+bool fx_place_refuses(struct fx_tp *tp, const struct fx_qp *qp, const struct fx_pkt *p);
 void fx_touch(struct fx_tp *tp, struct fx_qp *qp);
 unsigned fx_place_poll(struct fx_tp *tp);
 /* Checks that `len` bytes may land at (sge_i, off) of the list; returns a wc status, FX_WC_SUCCESS if so. */
@@ -376,6 +387,13 @@ void fx_sched_quit(struct fx_tp *tp, struct fx_qp *qp);
 void fx_run(struct fx_tp *tp, struct fx_qp *qp);     /* it has something to send */
 void fx_run_not(struct fx_tp *tp, struct fx_qp *qp); /* or nothing any more */
 void fx_run_ack(struct fx_tp *tp, struct fx_qp *qp); /* an answer is due */
+void fx_sched_cut(struct fx_tp *tp, struct fx_qp *qp, const struct fx_txpkt *o); /* that is staged, or follows one */
+/* A packet was cut. */
+static inline void fx_cut_one(struct fx_tp *tp, struct fx_qp *qp, const struct fx_txpkt *o)
+{
+	if (o->stage || qp->staged)
+		fx_sched_cut(tp, qp, o);
+}
 void fx_sched_gathered(struct fx_tp *tp, struct fx_qp *qp); /* its staged packet is out, or lost */
 /* The QP asks for its slow copy again when one of its context is done; and the one that asks first. */
 void fx_slow_wait(struct fx_qp *qp);

@@ -80,7 +80,7 @@ bool fx_requester_ready(struct fx_qp *qp)
 		if (qp->rd_n >= qp->rd_limit && qp->rd_limit)
 			return false;
 		/* what is asked for has to find room: responses in flight and responses on their way into memory */
-		if (qp->resp.n > FX_RESP_ROOM)
+		if (qp->resp.n > FX_RESP_ROOM || fx_place_full(qp->tp, qp, &qp->resp))
 			return false;
 		return read_chunk(qp, w) <= window_left(qp);
 	}
@@ -203,7 +203,7 @@ static void cut_done(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struc
 	if (fx_psn_diff(qp->next_psn, qp->high_psn) > 0)
 		qp->high_psn = qp->next_psn;
 	qp->cut_off += bytes;
-	fx_cut_one(qp, out);
+	fx_cut_one(tp, qp, out);
 	tp->n.staged_packets += out->stage;
 	out->qp = qp;
 	out->wqe = out->nseg ? w : NULL;

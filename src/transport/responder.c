@@ -86,6 +86,16 @@ struct fx_mr *fx_remote_mr(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, ui
 	return mr;
 }
 
+/* There is no room for what its memory keeps waiting: the peer has to send it again. */
+static bool crowded_out(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+{
+	if (!fx_place_refuses(tp, qp, p))
+		return false;
+	tp->n.rx_backlog++;
+	fx_release(tp, p);
+	return true;
+}
+
 /* Moves the expected PSN on and queues the packet. */
 static void accept(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags, uint32_t npsn)
 {
@@ -124,6 +134,8 @@ static void rx_send(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32
 	p->nsge = qp->rwqe_nsge;
 	p->sge_i = qp->rwqe_sge;
 	p->sge_off = qp->rwqe_off;
+	if (crowded_out(tp, qp, p))
+		return;
 	fx_sges_skip(qp->rwqe, qp->rwqe_nsge, &qp->rwqe_sge, &qp->rwqe_off, p->len);
 	if (flags & FX_OPF_LAST)
 		end_receive(qp, p, flags);
@@ -165,6 +177,8 @@ static void rx_write(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint3
 	p->sge = NULL;
 	p->rkey = qp->write.rkey;
 	p->va = qp->write.va + qp->msg_off;
+	if (crowded_out(tp, qp, p))
+		return;
 	if (flags & FX_OPF_IMM)
 		end_receive(qp, p, flags);
 	else if (flags & FX_OPF_LAST)
@@ -206,7 +220,8 @@ static void rx_atomic(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint
 	p->rkey = p->bth.atomic.rkey;
 	p->va = p->bth.atomic.va;
 	p->atomic = (struct fx_dma_atomic){.compare = p->bth.atomic.compare, .swap_add = p->bth.atomic.swap_add};
-	accept(tp, qp, p, flags | FX_OPF_LAST, 1);
+	if (!crowded_out(tp, qp, p))
+		accept(tp, qp, p, flags | FX_OPF_LAST, 1);
 }
 
 /* Does the payload length suit the opcode? (9.7.4.1.6) */
@@ -258,7 +273,7 @@ void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		fx_release(tp, p);
 	} else if (ahead < 0) {
 		duplicate(tp, qp, p, flags);
-	} else if (qp->reqs.n >= FX_BACKLOG) {
+	} else if (qp->reqs.n >= FX_BACKLOG || fx_place_full(tp, qp, &qp->reqs)) {
 		tp->n.rx_backlog++;
 		fx_release(tp, p);
 	} else if (ahead > 0) {

@@ -36,6 +36,7 @@ enum {
 	FX_RX_BURST = 32,
 	FX_FOLLOW = 16,	     /* frames of a QP that follow one in gathering, at most */
 	FX_DMA_BATCH = 256,
+	FX_BUFFERS = 16384, /* unit of fx_pkt.cost: all buffers of a kind that the owner has */
 };
 
 /*
@@ -91,6 +92,7 @@ struct fx_pkt {
 	uint32_t have;
 	uint32_t total; /* bytes of the frame, further pieces included */
 	uint8_t nmore;	/* further pieces, after the contiguous ones */
+	uint16_t cost;	/* what it keeps of the owner's buffers, of FX_BUFFERS: the scarcer ones, the more */
 	struct fx_piece more[FX_PKT_SEGS];
 	/* the transport's */
 	uint8_t act; /* enum fx_place_act */
@@ -100,6 +102,7 @@ struct fx_pkt {
 	bool submitted; /* all its copies are with an engine, or done */
 	bool failed;	/* a copy did not arrive */
 	bool dropped;	/* its QP has moved on: no effect */
+	bool kept;	/* it waits: on its context's account */
 	uint16_t ndma;	/* copies under way */
 	uint32_t *under_way; /* where its copies are counted; NULL: it had none */
 	struct fx_qp *qp;

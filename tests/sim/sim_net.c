@@ -147,6 +147,7 @@ static void finish(struct sim *s, struct frame *f)
 		while (f->len < ETH_MIN)
 			f->bytes[f->len++] = 0;
 		p->have = p->total = f->len;
+		p->cost = 16; /* as the owners' pools have it */
 		return;
 	}
 	p->have = f->len;
@@ -156,6 +157,7 @@ static void finish(struct sim *s, struct frame *f)
 	p->nmore = f->tx.nseg;
 	if (f->tx.pad + icrc && p->nmore < FX_PKT_SEGS)
 		p->more[p->nmore++] = (struct fx_piece){tail, f->tx.pad + icrc};
+	p->cost = 4 + 2 * p->nmore;
 }
 
 static uint32_t get16(const uint8_t *p)
