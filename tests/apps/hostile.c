@@ -211,19 +211,23 @@ static char *map_stalling_file(void)
 	return p;
 }
 
-/* The copy never ends; the program is disconnected, and finds out. */
+/* The copies, from it and to it, never end; the program is disconnected, and finds out. */
 static void stalled(void)
 {
+	enum ibv_wc_status status;
 	char *p = map_stalling_file();
 	struct ibv_mr *mr = reg(p, 16 * PAGE);
 	struct ibv_async_event event;
 	time_t start = time(NULL);
 
 	post(scratch_mr, &scratch[2], IBV_WR_RDMA_READ, mr, p, 0, 0);
+	post(scratch_mr, &scratch[3], IBV_WR_RDMA_WRITE, mr, p + PAGE, 0, 0);
 	alarm(30);
 	NEED(!ibv_get_async_event(ctx, &event) && event.event_type == IBV_EVENT_DEVICE_FATAL);
 	ibv_ack_async_event(&event);
 	printf("NOTE: disconnected after %d s\n", (int)(time(NULL) - start));
+	status = outcome().status; /* no answer came for as long as the QP had patience */
+	NEED(status == IBV_WC_RETRY_EXC_ERR || status == IBV_WC_WR_FLUSH_ERR);
 	NEED(outcome().status == IBV_WC_WR_FLUSH_ERR);
 }
 

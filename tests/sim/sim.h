@@ -106,6 +106,7 @@ struct sim {
 	sim_tap tap;
 	void *tap_arg;
 	uint64_t frames, lost, doubled, delayed;
+	unsigned out; /* frames that somebody has: spare, on the link, or waiting for their placement */
 	const char *malformed; /* a frame that left was not as it should be */
 };
 

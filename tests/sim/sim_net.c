@@ -38,7 +38,7 @@ struct frame *frame_get(struct sim *s)
 {
 	struct frame *f = pool;
 
-	(void)s;
+	s->out++;
 	if (f)
 		pool = f->next;
 	else
@@ -58,6 +58,7 @@ void frame_free(struct sim *s, struct frame *f)
 		f->held--;
 		fx_tp_seg_done(f->src->tp, f->tx.wqe);
 	}
+	s->out--;
 	/* whoever still reads it shall notice */
 	memset(f->bytes, 0x5a, f->len);
 	f->next = pool;

@@ -157,7 +157,7 @@ static struct line *connect(struct world *w, uint32_t ctx, uint32_t mtu)
 					      .type = FX_QPT_RC,
 					      .max_send_wr = DEPTH,
 					      .max_recv_wr = 1,
-					      .max_send_sge = 1,
+					      .max_send_sge = FX_PKT_SEGS,
 					      .max_recv_sge = 1};
 
 		l->q[i] = qp_create(w->h[i], &cfg, w->cq[i], w->cq[i], 0, 0);
@@ -502,6 +502,182 @@ static void test_stalled_source(void **state)
 	mem_destroy(m);
 }
 
+/* What follows it waits with it, and takes buffers too: it has an end for each context, and for all of them. */
+static void test_stalled_followers(void **state)
+{
+	enum { PIECES = 8, FRAMES = 12, QPS = 20, STALLED = 4, FOLLOWING = 2048 };
+	static struct fx_txpkt out[1024];
+	struct world *w = world_create(FAST_LINE);
+	struct mem *slow = slow_mem(w, 0);
+	unsigned n = 0, pieces = 0, first = 0;
+	struct line *other;
+
+	(void)state;
+	for (unsigned k = 0; k < STALLED * QPS; k++) {
+		struct line *l = connect(w, 1 + k / QPS, 1024);
+		struct wr *wr = &l->ask[0].wr;
+
+		keep_asking(w, l, 0, FX_WR_WRITE, 64, 0);
+		slow_memory(l, 0, slow);
+		ask(l, 0);
+		keep_asking(w, l, 0, FX_WR_WRITE, 64, 0);
+		for (wr->nsge = 1; wr->nsge < PIECES; wr->nsge++)
+			wr->sge[wr->nsge] = wr->sge[0];
+		for (unsigned i = 0; i < FRAMES; i++)
+			ask(l, 0);
+		if (k % QPS == QPS - 1) {
+			n += cut(w, out + n, 1024 - n);
+			assert_false(fx_tp_tx_ready(w->h[0]->tp));
+		}
+		first = k < QPS ? n : first;
+	}
+	for (unsigned i = 0; i < n; i++)
+		pieces += out[i].stage ? 0 : 1u + out[i].nseg;
+	assert_true(first > 100); /* a good half for the first of them */
+	assert_in_range(pieces, FOLLOWING * 3 / 4, FOLLOWING + STALLED * (1 + PIECES));
+	other = connect(w, STALLED + 1, 1024);
+	keep_asking(w, other, 0, FX_WR_WRITE, 1000, 0);
+	ask(other, 0);
+	assert_int_equal(cut(w, out + n, 4), 1);
+	fx_tp_seg_done(w->h[0]->tp, out[n].wqe);
+	/* all of it goes out after all, what waited too */
+	for (unsigned i = 0; i < n; i++) {
+		if (out[i].stage)
+			fx_tp_staged(w->h[0]->tp, out[i].qp, out[i].wqe, 0, 0);
+		for (unsigned s = 0; !out[i].stage && s < out[i].nseg; s++)
+			fx_tp_seg_done(w->h[0]->tp, out[i].wqe);
+	}
+	while ((first = cut(w, out, 64))) {
+		n += first;
+		for (unsigned i = 0; i < first; i++)
+			for (unsigned s = 0; s < out[i].nseg; s++)
+				fx_tp_seg_done(w->h[0]->tp, out[i].wqe);
+	}
+	assert_int_equal(n, STALLED * QPS * (1 + FRAMES));
+	world_destroy(w);
+	mem_destroy(slow);
+}
+
+/* However many applications stall, they leave buffers; and each may have a little, so that nobody is forgotten. */
+static void test_many_stalled_sources(void **state)
+{
+	enum { STALLED = 120, GATHERING_ALL = 256 };
+	static struct fx_txpkt out[1024];
+	struct world *w = world_create(FAST_LINE);
+	struct mem *slow = slow_mem(w, 0);
+	unsigned n = 0, before;
+
+	(void)state;
+	for (unsigned k = 0; k < STALLED; k++) {
+		struct line *l = connect(w, k + 1, 1024);
+
+		keep_asking(w, l, 0, FX_WR_WRITE, 1 << 16, 0);
+		slow_memory(l, 0, slow);
+		ask(l, 0);
+		before = n;
+		n += cut(w, out + n, 1024 - n);
+		assert_true(n > before);
+		assert_false(fx_tp_tx_ready(w->h[0]->tp));
+	}
+	assert_in_range(n, GATHERING_ALL - 8, GATHERING_ALL + STALLED);
+	for (unsigned i = 0; i < n; i++)
+		fx_tp_staged(w->h[0]->tp, out[i].qp, out[i].wqe, 0, 0);
+	assert_true(fx_tp_tx_ready(w->h[0]->tp));
+	world_destroy(w);
+	mem_destroy(slow);
+}
+
+/* What waits for memory that stalls keeps buffers: the first has the most, but there are always some left. */
+static void test_stalled_room(void **state)
+{
+	enum { CONTEXTS = 4, QPS = 30, LANE = 4, COST = 6, KEEP = 6144 + 6144 / 4, ROOM = KEEP / COST };
+	struct world *w = world_create(FAST_LINE);
+	struct mem *stalled = slow_mem(w, 1);
+	unsigned in_all = 0, now;
+	struct line *fine, *late;
+	uint64_t done;
+
+	(void)state;
+	stalled->lane = LANE;
+	stalled->stalls = true;
+	for (unsigned c = 0; c < CONTEXTS; c++) {
+		for (unsigned k = 0; k < QPS; k++) {
+			struct line *l = connect(w, c + 1, 1024);
+
+			keep_asking(w, l, 0, FX_WR_WRITE, 1 << 16, 4);
+			slow_memory(l, 0, stalled);
+		}
+		pass(w, 5 * MS);
+		now = w->s->out;
+		assert_true(now > in_all);
+		assert_true(c || now > ROOM / 3); /* of one alone: its windows are full */
+		in_all = now;
+	}
+	assert_true(in_all < ROOM + 2 * 32 + 32);
+	assert_true(fx_tp_counters(w->h[1]->tp)->rx_backlog > 0);
+	/* mapped memory, also of one of them, is as fast as ever; a little of what waits is everybody's */
+	fine = connect(w, 1, 4096);
+	late = connect(w, CONTEXTS + 1, 4096);
+	keep_asking(w, fine, 0, FX_WR_WRITE, 1 << 16, 4);
+	keep_asking(w, late, 0, FX_WR_WRITE, 1 << 16, 4);
+	pass(w, 1 * MS);
+	done = fine->ask[0].done + late->ask[0].done;
+	assert_true(done > 1 * MS * 1000 / FAST_LINE / (1 << 16) / 2);
+	/* and nothing is lost in the end */
+	stalled->stalls = false;
+	for (unsigned k = 0; k < w->n; k++)
+		w->line[k].ask[0].depth = 0;
+	pass(w, 6000 * MS);
+	for (unsigned k = 0; k < w->n; k++)
+		assert_int_equal(w->line[k].ask[0].under_way, 0);
+	world_destroy(w);
+	mem_destroy(stalled);
+}
+
+/* A grace period waits for what its own context has begun, and for nothing of another's. */
+static void test_stalled_grace(void **state)
+{
+	struct world *w = world_create(FAST_LINE);
+	struct mem *stalled = slow_mem(w, 1), *fine = slow_mem(w, 1);
+	struct fx_under_way *one = &w->h[1]->under_way[1], *two = &w->h[1]->under_way[2];
+
+	(void)state;
+	stalled->stalls = true;
+	for (unsigned k = 0; k < 8; k++) {
+		struct line *l = connect(w, 1 + k % 2, 1024);
+
+		keep_asking(w, l, 0, FX_WR_WRITE, 4096, 4);
+		if (k < 4)
+			slow_memory(l, 0, k % 2 ? fine : stalled);
+	}
+	pass(w, 1 * MS);
+	assert_int_equal(w->line[0].ask[0].done, 0);
+	assert_true(w->line[1].ask[0].done > 50);
+	for (unsigned i = 0; i < 10000 && !two->n[0]; i++)
+		pass(w, 20); /* now and then it has something under way too */
+	fx_grace_begin(one);
+	fx_grace_begin(two);
+	assert_false(fx_grace_over(two));
+	pass(w, 20 * US);
+	assert_true(fx_grace_over(two));
+	assert_false(fx_grace_over(one));
+	fx_grace_begin(two); /* and again */
+	pass(w, 20 * US);
+	assert_true(fx_grace_over(two));
+	pass(w, 5 * MS);
+	assert_false(fx_grace_over(one));
+	stalled->stalls = false;
+	pass(w, 20 * US);
+	assert_true(fx_grace_over(one));
+	for (unsigned k = 0; k < w->n; k++)
+		w->line[k].ask[0].depth = 0;
+	pass(w, 5 * MS);
+	assert_int_equal(one->n[0] + one->n[1] + two->n[0] + two->n[1], 0);
+	world_destroy(w);
+	mem_destroy(stalled);
+	mem_destroy(fine);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -514,6 +690,10 @@ int main(void)
 		cmocka_unit_test(test_stalled_landing),
 		cmocka_unit_test(test_stalled_and_reset),
 		cmocka_unit_test(test_stalled_source),
+		cmocka_unit_test(test_stalled_followers),
+		cmocka_unit_test(test_many_stalled_sources),
+		cmocka_unit_test(test_stalled_room),
+		cmocka_unit_test(test_stalled_grace),
 	};
 
 	return cmocka_run_group_tests_name("sim_sched", tests, NULL, NULL);
