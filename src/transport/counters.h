@@ -34,7 +34,7 @@
 	X(rx_bad_response, "READ responses that were not expected, dropped")                        \
 	X(rx_atomics, "atomics carried out for peers")                                             \
 	X(rx_atomic_forgotten, "atomics seen again whose result is not kept any more, dropped")     \
-	X(rx_backlog, "packets dropped because too many wait for their placement")                 \
+	X(rx_backlog, "packets dropped because too many of their QP or context wait for placement")   \
 	X(rx_remote_access, "requests refused: key, bounds or rights")                              \
 	X(rx_invalid_request, "requests refused: not valid here")                                   \
 	X(rx_cnp, "congestion notifications taken")                                                 \

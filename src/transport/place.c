@@ -204,6 +204,7 @@ static bool enqueue(struct fx_tp *tp, struct fx_fifo *f, const struct fx_dma *d)
 {
 	struct fx_dma_engine *e = d->win ? tp->cfg.dma : tp->cfg.slow;
 	struct fx_pkt *p = d->cookie;
+	struct fx_under_way *u = p->qp->cfg.under_way;
 
 	if (!d->win)
 		keep(tp, f, p);
@@ -211,11 +212,12 @@ static bool enqueue(struct fx_tp *tp, struct fx_fifo *f, const struct fx_dma *d)
 		return false;
 	if (!(d->win ? queue_fast : queue_slow)(tp, p->qp, d))
 		return false;
-	if (!p->under_way)
-		p->under_way = fx_set_out(p->qp->cfg.under_way);
-	else
-		++*p->under_way;
+	if (!p->flew) {
+		p->flew = true;
+		p->parity = (uint8_t)u->parity;
+	}
 	p->ndma++;
+	u->n[p->parity]++;
 	tp->flying++;
 	f->flying++;
 	f->eng = e;
@@ -298,8 +300,7 @@ void fx_place_push(struct fx_tp *tp, struct fx_fifo *f, struct fx_qp *qp, struct
 	p->next = NULL;
 	p->qp = qp;
 	p->ndma = 0;
-	p->under_way = NULL;
-	p->submitted = p->failed = p->dropped = p->kept = false;
+	p->submitted = p->flew = p->failed = p->dropped = p->kept = false;
 	if (f->tail)
 		f->tail->next = p;
 	else
@@ -401,7 +402,7 @@ static unsigned collect(struct fx_tp *tp, struct fx_dma_engine *e)
 			p->qp->share->slow--;
 		p->ndma--;
 		tp->flying--;
-		--*p->under_way;
+		p->qp->cfg.under_way->n[p->parity]--;
 		fifo_of(p)->flying--;
 		fx_touch(tp, p->qp);
 	}

@@ -100,11 +100,12 @@ struct fx_pkt {
 	uint8_t wc_flags, wc_opcode, status;
 	bool solicited;
 	bool submitted; /* all its copies are with an engine, or done */
+	bool flew;	/* it had copies */
 	bool failed;	/* a copy did not arrive */
 	bool dropped;	/* its QP has moved on: no effect */
 	bool kept;	/* it waits: on its context's account */
+	uint8_t parity; /* under which they are counted */
 	uint16_t ndma;	/* copies under way */
-	uint32_t *under_way; /* where its copies are counted; NULL: it had none */
 	struct fx_qp *qp;
 	struct fx_wqe *wqe; /* FX_PLACE_RESPONSE */
 	uint32_t psn;
