@@ -25,7 +25,7 @@ enum fx_cmd_op {
 	FX_CMD_QP_MODIFY, /* data: struct fx_cmd_modify */
 	FX_CMD_QP_QUERY,  /* data: struct fx_cmd_modify, its attr, gen filled in */
 	FX_CMD_QP_DETACH, /* comes back once nothing points at the QP, which is then freed */
-	FX_CMD_GRACE,	  /* comes back once nothing under way was looked up before it */
+	FX_CMD_GRACE,	  /* comes back once nothing under way of the context was looked up before it */
 	FX_CMD_SNAPSHOT,  /* data: struct fx_cmd_snapshot */
 	FX_CMD_OPS
 };
@@ -103,23 +103,26 @@ struct fx_cmd_snapshot {
 /* A context, as its worker sees it. The control thread fills in the first part before CTX_ADD. */
 struct fx_wctx {
 	uint32_t id;
+	struct fx_under_way under_way; /* the worker's, like those below, but read with every packet */
 	struct fx_pipe_rx pipe;
-	int kick;		   /* eventfd; the application writes it */
-	struct fx_event_tx events; /* the worker is their producer */
+	int kick;		      /* eventfd; the application writes it */
+	struct fx_event_tx events;    /* the worker is their producer */
 	struct fx_mirror_ctx *mirror; /* NULL: pipe and events are the host's own */
-	_Atomic bool kicked;	   /* by a host that cannot write `kick` itself */
-	struct fx_cmd broken;	   /* sent to the control thread once */
+	_Atomic bool kicked;	      /* by a host that cannot write `kick` itself */
+	struct fx_cmd broken;	      /* sent to the control thread once */
 	/* the worker's */
 	uint32_t slot;
 	uint32_t ncqs;
 	bool dead;
+	struct fx_cmd *grace, *grace_next; /* wait for a grace period: this one, the next one */
+	struct fx_wctx *graces;		   /* next of those that have any */
 };
 
 /* A QP as its worker sees it. */
 struct fx_stage;
 struct fx_wqp {
 	struct fx_wctx *ctx;
-	struct fx_mirror_rq *rq; /* NULL: the receive queue is the host's own */
+	struct fx_mirror_rq *rq;       /* NULL: the receive queue is the host's own */
 	struct fx_stage *first, *last; /* the worker's: packets in gathering, and what goes out after each */
 };
 

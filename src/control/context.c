@@ -29,7 +29,8 @@ static void rings_broken(struct fx_cmd *cmd)
 	if (!ctx->client)
 		return; /* it has gone, and its memory with it */
 	ctx->ctl->n.broken_pipes++;
-	fx_log(FX_LOG_WARN, "context %u (%s, process %d): its rings contradict themselves, or are gone; disconnected",
+	fx_log(FX_LOG_WARN,
+	       "context %u (%s, process %d): its rings contradict themselves, or are gone; disconnected",
 	       fx_handle_index(ctx->id), ctx->program, (int)ctx->pid);
 	fx_client_drop(ctx->client);
 }
@@ -193,8 +194,10 @@ static int wrong_door(struct fx_client *c)
 	struct fx_control *ctl = c->ctl;
 
 	if (ctl->path[0] && c->door == &ctl->door[FX_DOOR_TCP])
-		return fx_refuse(c, -EPERM, "control connections to core %s come by its socket %s", ctl->name, ctl->path);
-	return fx_refuse(c, -EREMOTE, "core %s shares no memory with its hosts: connect as its token file %s says",
+		return fx_refuse(c, -EPERM, "control connections to core %s come by its socket %s", ctl->name,
+				 ctl->path);
+	return fx_refuse(c, -EREMOTE,
+			 "core %s shares no memory with its hosts: connect as its token file %s says",
 			 ctl->name, ctl->ticket);
 }
 
@@ -260,13 +263,16 @@ static void grace_one(struct fx_cmd *cmd)
 		g->done(g);
 }
 
-void fx_grace_ask(struct fx_control *ctl, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg)
+void fx_grace_ask(struct fx_ctx *ctx, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg)
 {
+	struct fx_control *ctl = ctx->ctl;
+
 	g->left = ctl->cfg.workers;
 	g->done = done;
 	g->arg = arg;
 	for (uint32_t w = 0; w < ctl->cfg.workers; w++) {
-		g->cmd[w] = (struct fx_cmd){.op = FX_CMD_GRACE, .done = grace_one, .arg = g};
+		g->cmd[w] =
+			(struct fx_cmd){.op = FX_CMD_GRACE, .ctx = ctx->wctx, .done = grace_one, .arg = g};
 		fx_cmd_send(&ctl->mailbox[w], &g->cmd[w]);
 	}
 }
@@ -307,7 +313,7 @@ static void reap_one(struct fx_ctx *ctx)
 		fx_mr_unpublish((struct fx_mro *)o);
 	for (struct fx_obj *o = ctx->objs[FX_OBJ_MW]; o; o = o->next)
 		fx_mw_unpublish((struct fx_mwo *)o);
-	fx_grace_ask(ctx->ctl, &ctx->grace, reap_memory, ctx);
+	fx_grace_ask(ctx, &ctx->grace, reap_memory, ctx);
 }
 
 static void reap_qp(struct fx_cmd *cmd)

@@ -101,7 +101,7 @@ struct fx_mwo {
 	struct fx_pdo *pd;
 };
 
-/* Asks every worker for a grace period. */
+/* Asks every worker for a grace period of a context. */
 struct fx_grace {
 	struct fx_cmd cmd[FX_MAX_WORKERS];
 	uint32_t left;
@@ -133,8 +133,8 @@ struct fx_ctx {
 	char version[FX_VERSION_LEN + 1];
 	struct fx_space *space;
 	struct fx_arena *arena; /* the placement's */
-	struct fx_wake wake;    /* of asynchronous events */
-	struct fx_wctx *wctx; /* one; the pipe of worker 0 */
+	struct fx_wake wake;	/* of asynchronous events */
+	struct fx_wctx *wctx;	/* one; the pipe of worker 0 */
 	struct fx_obj *objs[FX_OBJ_KINDS];
 	uint32_t nobjs[FX_OBJ_KINDS];
 	struct fx_cmd del;
@@ -145,9 +145,9 @@ struct fx_ctx {
 
 /* Anything in the epoll set. */
 struct fx_source {
-	int fd; /* -1: closed */
+	int fd;			/* -1: closed */
 	struct fx_source *next; /* in the graveyard */
-	uint32_t index; /* of a worker */
+	uint32_t index;		/* of a worker */
 	void (*ready)(struct fx_source *src, uint32_t events);
 	struct fx_control *ctl;
 };
@@ -183,7 +183,7 @@ struct fx_client {
 	struct fx_source life; /* pidfd of the process; fd -1: there is none */
 	struct fx_control *ctl;
 	struct fx_client *next, **prev;
-	struct fx_ctx *ctx; /* FX_ROLE_HOST after its greeting */
+	struct fx_ctx *ctx;	    /* FX_ROLE_HOST after its greeting */
 	const struct fx_door *door; /* by which it came */
 	struct ucred cred;	    /* once it is known */
 	struct fx_user *user;
@@ -251,9 +251,12 @@ enum { FX_LATER = 1 };
 #define FX_ARENA_PAGE UINT64_C(4096)
 #define FX_ARENA_PAGES(bytes) (((bytes) + FX_ARENA_PAGE - 1) / FX_ARENA_PAGE * FX_ARENA_PAGE)
 #define FX_PIPE_OFF UINT64_C(0)
-#define FX_EVENT_OFF (FX_PIPE_OFF + FX_ARENA_PAGES(sizeof(struct fx_pipe_head) + ((uint64_t)FX_SLOT_SIZE << FX_PIPE_SHIFT)))
-#define FX_PAGE_OFF \
-	(FX_EVENT_OFF + FX_ARENA_PAGES(sizeof(struct fx_event_head) + ((uint64_t)sizeof(struct fx_event) << FX_EVENT_SHIFT)))
+#define FX_EVENT_OFF                                                                                         \
+	(FX_PIPE_OFF +                                                                                       \
+	 FX_ARENA_PAGES(sizeof(struct fx_pipe_head) + ((uint64_t)FX_SLOT_SIZE << FX_PIPE_SHIFT)))
+#define FX_PAGE_OFF                                                                                          \
+	(FX_EVENT_OFF + FX_ARENA_PAGES(sizeof(struct fx_event_head) +                                        \
+				       ((uint64_t)sizeof(struct fx_event) << FX_EVENT_SHIFT)))
 #define FX_HEAP_OFF (FX_PAGE_OFF + FX_ARENA_PAGE)
 
 /* ---- server.c ---- */
@@ -310,7 +313,7 @@ bool fx_arena_holds(uint64_t off, uint64_t len);
 void fx_ctx_disown(struct fx_ctx *ctx);
 /* And no request of it is under way. */
 void fx_ctx_reap(struct fx_ctx *ctx);
-void fx_grace_ask(struct fx_control *ctl, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg);
+void fx_grace_ask(struct fx_ctx *ctx, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg);
 
 /* ---- quota.c ---- */
 /* The user's account, and one more reason to keep it; NULL: no memory. */
@@ -358,9 +361,9 @@ int fx_key_make(uint32_t index, unsigned chance_bits, uint32_t *key);
 void fx_channel_free(struct fx_channelo *ch);
 void fx_cq_free(struct fx_cqo *cq); /* its worker does not know it any more */
 void fx_mr_unpublish(struct fx_mro *mr);
-void fx_mr_free(struct fx_mro *mr);   /* after a grace period */
+void fx_mr_free(struct fx_mro *mr); /* after a grace period */
 void fx_mw_unpublish(struct fx_mwo *mw);
-void fx_mw_free(struct fx_mwo *mw); /* after a grace period */
+void fx_mw_free(struct fx_mwo *mw);   /* after a grace period */
 void fx_qp_forget(struct fx_qpo *qp); /* the worker has freed its QP */
 
 /* ---- path.c ---- */

@@ -110,7 +110,8 @@ int fx_reg_mr(struct fx_client *c)
 	if (!mr)
 		return -ENOMEM;
 	err = fx_space_plan(c->ctx->space, req.addr, req.length, mr->mr.access,
-			    req.flags | c->ctl->cfg.place->plan_flags, rep->seg, &rep->nseg, c->fds, &c->nfds);
+			    req.flags | c->ctl->cfg.place->plan_flags, rep->seg, &rep->nseg, c->fds,
+			    &c->nfds);
 	if (err) {
 		c->nfds = 0;
 		fx_refuse(c, err, "cannot register %llu bytes at %#llx: %s", (unsigned long long)req.length,
@@ -232,10 +233,11 @@ int fx_dereg_mr(struct fx_client *c)
 	/* relaxed: a window is bound and unbound before the completion after which its owner comes here */
 	windows = atomic_load_explicit(&mr->mr.windows, memory_order_relaxed);
 	if (windows)
-		return fx_refuse(c, -EBUSY, "MR %#x has %u memory windows bound to it: invalidate or free them first",
+		return fx_refuse(c, -EBUSY,
+				 "MR %#x has %u memory windows bound to it: invalidate or free them first",
 				 mr->obj.handle, windows);
 	fx_mr_unpublish(mr);
 	c->target = mr;
-	fx_grace_ask(c->ctl, &c->grace, dereg_done, c);
+	fx_grace_ask(c->ctx, &c->grace, dereg_done, c);
 	return FX_LATER;
 }

@@ -88,6 +88,6 @@ int fx_dealloc_mw(struct fx_client *c)
 		return -EINVAL;
 	fx_mw_unpublish(mw);
 	c->target = mw;
-	fx_grace_ask(c->ctl, &c->grace, dealloc_done, c);
+	fx_grace_ask(c->ctx, &c->grace, dealloc_done, c);
 	return FX_LATER;
 }

@@ -58,7 +58,8 @@ static int check_rq(struct fx_client *c, const struct fx_create_qp_req *req, str
 			c, -EINVAL,
 			"a receive ring of 2^%u slots at %#llx is misaligned or outside of the arena",
 			req->rq_shift, (unsigned long long)req->rq_off);
-	*rq = (struct fx_rq){.shift = req->rq_shift, .stride = stride}; /* whose slots are opened with the QP */
+	*rq = (struct fx_rq){.shift = req->rq_shift,
+			     .stride = stride}; /* whose slots are opened with the QP */
 	return 0;
 }
 
@@ -111,7 +112,7 @@ void fx_qp_forget(struct fx_qpo *qp)
 
 /* 0 or -ENOMEM; with its receive ring, if it has one. */
 static int make_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_create_qp_req *req,
-			     const struct fx_rq *rq)
+		   const struct fx_rq *rq)
 {
 	uint32_t index = fx_handle_index(qp->obj.handle);
 	struct fx_qp_cfg cfg = {
@@ -132,6 +133,7 @@ static int make_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_creat
 		.rcq = &qp->rcq->cq,
 		.rq = *rq,
 		.owner = &qp->wqp,
+		.under_way = &c->ctx->wctx->under_way,
 	};
 
 	qp->qpn = cfg.qpn;

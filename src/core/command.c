@@ -5,7 +5,8 @@
  * A grace period: regions are unpublished before it is asked for, so whatever is looked up from then on does
  * not find them. What was looked up before is counted under the old parity: segments on their way through the
  * port, buffers being gathered, and the transport's copies. When the old parity has counted down to nothing,
- * nothing under way knows the regions, or is what the QP had begun. Requests that arrive meanwhile share the next period.
+ * nothing under way knows the regions, or is what the QP had begun. Requests that arrive meanwhile share the next
+ * period. Regions and QPs belong to contexts, and so do periods: the memory of one may take as long as it likes.
  */
 #include <errno.h>
 #include <string.h>
@@ -102,7 +103,13 @@ void fx_ctx_dead(struct fx_worker *w, struct fx_wctx *ctx)
  */
 static int after_grace(struct fx_worker *w, struct fx_cmd *cmd)
 {
-	defer(&w->grace_next, cmd);
+	struct fx_wctx *ctx = cmd->ctx;
+
+	if (!ctx->grace && !ctx->grace_next) {
+		ctx->graces = w->graces;
+		w->graces = ctx;
+	}
+	defer(&ctx->grace_next, cmd);
 	return LATER;
 }
 
@@ -232,7 +239,8 @@ unsigned fx_commands(struct fx_worker *w)
 			give_up(w, cmd);
 		} else {
 			cmd->deadline = w->now + PATIENCE_NS;
-			fx_mirror_kick(cmd->ctx->mirror); /* there is something, whether its kick has come or not */
+			fx_mirror_kick(
+				cmd->ctx->mirror); /* there is something, whether its kick has come or not */
 			defer(&w->waiting, cmd);
 		}
 	}
@@ -272,32 +280,51 @@ static bool has_died(struct fx_worker *w, struct fx_cmd *cmd)
 	case FX_CMD_CQ_DEL:
 		return fx_mirror_cq_idle(cq->copy);
 	default:
-		return fx_qp_idle(cmd->qp) && !fx_wqp_of(cmd->qp)->first && fx_mirror_rq_idle(fx_wqp_of(cmd->qp)->rq);
+		return fx_qp_idle(cmd->qp) && !fx_wqp_of(cmd->qp)->first &&
+		       fx_mirror_rq_idle(fx_wqp_of(cmd->qp)->rq);
 	}
 }
 
-static void settle_grace(struct fx_worker *w)
+static void begin_grace(struct fx_worker *w, struct fx_wctx *ctx)
 {
-	if (w->grace) {
-		if (w->inflight[w->parity ^ 1] || !fx_tp_grace_over(w->tp))
-			return;
-		while (w->grace) {
-			struct fx_cmd *cmd = w->grace;
-
-			w->grace = cmd->next;
-			if (cmd->op == FX_CMD_QP_DETACH)
-				defer(&w->dying, cmd);
-			else
-				done(w, cmd, 0);
-		}
-	}
-	if (!w->grace_next)
-		return;
 	w->n.graces++;
-	w->grace = w->grace_next;
-	w->grace_next = NULL;
-	w->parity ^= 1;
-	fx_tp_grace_begin(w->tp);
+	ctx->grace = ctx->grace_next;
+	ctx->grace_next = NULL;
+	fx_grace_begin(&ctx->under_way);
+}
+
+static void finish_grace(struct fx_worker *w, struct fx_cmd *over)
+{
+	while (over) {
+		struct fx_cmd *cmd = over;
+
+		over = cmd->next;
+		if (cmd->op == FX_CMD_QP_DETACH)
+			defer(&w->dying, cmd);
+		else
+			done(w, cmd, 0);
+	}
+}
+
+static void settle_graces(struct fx_worker *w)
+{
+	struct fx_wctx **at = &w->graces, *ctx;
+
+	while ((ctx = *at)) {
+		struct fx_cmd *over = NULL;
+
+		if (ctx->grace && fx_grace_over(&ctx->under_way)) {
+			over = ctx->grace;
+			ctx->grace = NULL;
+		}
+		if (!ctx->grace && ctx->grace_next)
+			begin_grace(w, ctx);
+		if (ctx->grace)
+			at = &ctx->graces;
+		else
+			*at = ctx->graces;
+		finish_grace(w, over); /* last: with a context's last command, the context goes */
+	}
 }
 
 void fx_commands_settle(struct fx_worker *w)
@@ -310,9 +337,9 @@ void fx_commands_settle(struct fx_worker *w)
 		else
 			run_now(w, cmd);
 	}
-	settle_grace(w);
-	if (w->grace)
-		settle_grace(w); /* nothing was under way: over as it began */
+	settle_graces(w);
+	if (w->graces)
+		settle_graces(w); /* nothing was under way: over as it began */
 	while ((cmd = pick(w, &w->dying, has_died))) {
 		if (cmd->op == FX_CMD_QP_DETACH)
 			fx_qp_free(w->tp, cmd->qp);

@@ -28,17 +28,17 @@
 
 enum {
 	FX_TX_BURST = 32,
-	FX_TXQ = 256,	     /* frames that wait for the port: a burst, and staged ones as they get ready */
-	FX_TX_ROUND = 32,    /* packets cut before frames are received again: they stay in the cache */
-	FX_ROUNDS = 8,	     /* of receive and send a turn, before pipes are looked at again */
-	FX_GLANCE = 3,	     /* slots behind the next one, whose QP is fetched: as long as memory takes */
-	FX_PIPE_BUDGET = 64, /* entries a pipe and turn: no context keeps the others waiting */
+	FX_TXQ = 256,	       /* frames that wait for the port: a burst, and staged ones as they get ready */
+	FX_TX_ROUND = 32,      /* packets cut before frames are received again: they stay in the cache */
+	FX_ROUNDS = 8,	       /* of receive and send a turn, before pipes are looked at again */
+	FX_GLANCE = 3,	       /* slots behind the next one, whose QP is fetched: as long as memory takes */
+	FX_PIPE_BUDGET = 64,   /* entries a pipe and turn: no context keeps the others waiting */
 	FX_PIPES_BUDGET = 256, /* of all pipes, roughly: however many are full, frames are not kept waiting */
 	FX_CTXS = FX_LIMIT_CLIENTS,
 	/* pools: they only bound what is in flight; what is touched is at the top of the stashes */
 	FX_POOL_HDR = 4095,
 	FX_POOL_PAY = 8191,
-	FX_POOL_STAGE = 511,
+	FX_POOL_STAGE = 1023,
 	FX_POOL_CACHE = 256,
 	FX_STASH = 1024,
 };
@@ -63,15 +63,15 @@ struct fx_pay_priv {
 	struct fx_worker *worker;
 	struct fx_wqe *wqe;
 	struct fx_mw *mw;
-	uint8_t parity;
+	uint32_t *under_way; /* where it is counted */
 };
 
 /* Beside a staging buffer, after its fx_pkt: what is to be gathered into it. */
 struct fx_stage {
-	struct fx_stage *next; /* of the worker's, in the order in which they began */
-	struct fx_stage *behind; /* of its QP's */
+	struct fx_stage *next;		   /* of the worker's, in the order in which they began */
+	struct fx_stage *behind;	   /* of its QP's */
 	struct fx_pkt *after, *after_last; /* frames of the QP that follow it, by their next */
-	struct rte_mbuf *m; /* NULL once it is out */
+	struct rte_mbuf *m;		   /* NULL once it is out */
 	struct fx_wqp *wqp;
 	struct fx_qp *qp;
 	struct fx_wqe *wqe;
@@ -81,8 +81,8 @@ struct fx_stage {
 	uint16_t nseg, seg_i;
 	uint32_t flying;
 	int err;
-	bool staged; /* the transport waits for it; else the port cannot take a chain */
-	uint8_t parity;
+	bool staged;	     /* the transport waits for it; else the port cannot take a chain */
+	uint32_t *under_way; /* where it is counted */
 	struct {
 		uint8_t *base;
 		uint32_t len;
@@ -112,18 +112,15 @@ struct fx_worker {
 
 	/* contexts */
 	struct fx_wctx *ctx[FX_CTXS];
-	uint32_t nctx, first; /* whose turn is first */
-	struct fx_cq **cqs;   /* by index of their handles */
+	uint32_t nctx, first;	  /* whose turn is first */
+	struct fx_cq **cqs;	  /* by index of their handles */
 	struct fx_mirror *mirror; /* of rings that lie where only DMA reaches them, by its own engine */
 	struct fx_dma_engine *mirror_dma;
 
 	/* commands */
-	struct fx_cmd *waiting;		   /* for a pipe index */
-	struct fx_cmd *dying;		   /* the end of what something under way still points at */
-	struct fx_cmd *grace, *grace_next; /* asked for: this period's, the next one's */
-	uint32_t inflight
-		[2]; /* segments handed to the port or being gathered, by parity of the grace period */
-	uint8_t parity;
+	struct fx_cmd *waiting; /* for a pipe index */
+	struct fx_cmd *dying;	/* the end of what something under way still points at */
+	struct fx_wctx *graces; /* contexts for which a grace period was asked */
 
 	/* buffers */
 	struct fx_stash stash[FX_STASHES];
@@ -138,7 +135,7 @@ struct fx_worker {
 
 	/* waiting */
 	int epoll;
-	uint32_t nap; /* number of the last sleep, for the core page */
+	uint32_t nap;	     /* number of the last sleep, for the core page */
 	uint64_t idle_since; /* 0: the last turn did something */
 	uint64_t spin_ns;
 	int load; /* /proc/loadavg; -1: taken as crowded */
@@ -175,7 +172,7 @@ unsigned fx_txbuf_flush(struct fx_worker *w);
 /* A frame's buffers go home, with everything attached to them. */
 void fx_txbuf_free(struct fx_worker *w, struct rte_mbuf *m);
 /* The received frame as the transport wants it, or NULL: too many pieces. */
-struct fx_pkt *fx_txbuf_pkt(struct rte_mbuf *m);
+struct fx_pkt *fx_txbuf_pkt(const struct fx_worker *w, struct rte_mbuf *m);
 static inline struct rte_mbuf *fx_pkt_mbuf(struct fx_pkt *p)
 {
 	return (struct rte_mbuf *)p - 1; /* the private area follows the mbuf */
@@ -205,7 +202,7 @@ unsigned fx_commands(struct fx_worker *w);
 void fx_commands_settle(struct fx_worker *w);
 static inline bool fx_commands_waiting(const struct fx_worker *w)
 {
-	return w->waiting || w->dying || w->grace;
+	return w->waiting || w->dying || w->graces;
 }
 void fx_ctx_dead(struct fx_worker *w, struct fx_wctx *ctx);
 

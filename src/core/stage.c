@@ -88,7 +88,7 @@ static void let_go(struct fx_worker *w, const struct fx_stage *stage)
 	struct fx_stage s = *stage;
 
 	s.wqp->first = s.behind;
-	w->inflight[s.parity]--;
+	--*s.under_way;
 	w->n.staged += s.staged;
 	if (s.err) {
 		w->n.stage_errors++;
@@ -153,7 +153,7 @@ void fx_stage_start(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txp
 	s->flying = 0;
 	s->err = 0;
 	s->staged = pkt->stage;
-	s->parity = w->parity;
+	s->under_way = fx_set_out(&s->wqp->ctx->under_way);
 	s->at = p + pkt->hdr_len;
 	static_assert(sizeof(s->seg[0]) == sizeof(pkt->seg[0]), "the same fields");
 	memcpy(s->seg, pkt->seg, pkt->nseg * sizeof(s->seg[0]));
@@ -162,7 +162,6 @@ void fx_stage_start(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txp
 	m->data_len = (uint16_t)(pkt->hdr_len + pkt->payload + pkt->pad);
 	m->pkt_len = m->data_len;
 	m->nb_segs = 1;
-	w->inflight[w->parity]++;
 	submit(w, s);
 	/*
 	 * poll for what completes at once; whatever else comes along belongs to others, and they notice

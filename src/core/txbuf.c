@@ -18,6 +18,9 @@
 enum {
 	PRIV_PKT = (sizeof(struct fx_pkt) + 7) & ~7,
 	PRIV_PAY = (sizeof(struct fx_pay_priv) + 7) & ~7,
+	COST_HDR = FX_BUFFERS / FX_POOL_HDR,
+	COST_PAY = FX_BUFFERS / FX_POOL_PAY,
+	COST_SPARE = FX_BUFFERS / FX_POOL_STAGE,
 	PRIV_STAGE = (sizeof(struct fx_pkt) + sizeof(struct fx_stage) + 7) & ~7,
 };
 static_assert(sizeof(struct fx_pkt) % _Alignof(struct fx_stage) == 0, "fx_stage follows fx_pkt");
@@ -31,7 +34,7 @@ static void segment_gone(void *addr, void *opaque)
 	struct fx_worker *w = priv->worker;
 
 	(void)addr;
-	w->inflight[priv->parity]--;
+	--*priv->under_way;
 	if (priv->wqe || priv->mw)
 		fx_tp_seg_done(w->tp, priv->wqe, priv->mw);
 }
@@ -145,27 +148,26 @@ unsigned fx_txbuf_prepare(struct fx_worker *w)
 }
 
 static struct rte_mbuf *attach(struct fx_worker *w, struct rte_mbuf *last, uint8_t *base, uint32_t len,
-			       struct fx_wqe *wqe, struct fx_mw *mw)
+			       struct fx_wqe *wqe, struct fx_mw *mw, struct fx_under_way *u)
 {
 	struct rte_mbuf *m = stash_get(&w->stash[FX_PAY]);
 	struct fx_pay_priv *priv = rte_mbuf_to_priv(m);
 
 	priv->wqe = wqe;
 	priv->mw = mw;
-	priv->parity = w->parity;
+	priv->under_way = fx_set_out(u);
 	rte_mbuf_ext_refcnt_set(&priv->shinfo, 1);
 	/* by virtual address: a software port needs no other */
 	rte_pktmbuf_attach_extbuf(m, base, (rte_iova_t)(uintptr_t)base, (uint16_t)len, &priv->shinfo);
 	m->data_len = (uint16_t)len;
 	last->next = m;
-	w->inflight[w->parity]++;
 	return m;
 }
 
 /* Zeroes behind the payload, to a multiple of four. */
 static uint8_t pad_bytes[4];
 
-static void chain(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt *p)
+static void chain(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt *p, struct fx_under_way *u)
 {
 	struct rte_mbuf *last = m;
 
@@ -173,9 +175,9 @@ static void chain(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt
 	m->pkt_len = p->hdr_len + (p->nseg ? p->payload + p->pad : 0);
 	m->nb_segs = (uint16_t)(1 + p->nseg + (p->nseg && p->pad));
 	for (unsigned i = 0; i < p->nseg; i++)
-		last = attach(w, last, p->seg[i].base, p->seg[i].len, p->wqe, p->mw);
+		last = attach(w, last, p->seg[i].base, p->seg[i].len, p->wqe, p->mw, u);
 	if (p->nseg && p->pad)
-		attach(w, last, pad_bytes, p->pad, NULL, NULL);
+		attach(w, last, pad_bytes, p->pad, NULL, NULL, u);
 	w->n.header_only += p->nseg != 0;
 }
 
@@ -193,7 +195,7 @@ void fx_txbuf_take(struct fx_worker *w, unsigned n)
 		if (likely(!p->nseg || (fits && !p->stage))) {
 			struct fx_wqp *wqp = fx_wqp_of(p->qp);
 
-			chain(w, hdr[i], p);
+			chain(w, hdr[i], p, &wqp->ctx->under_way);
 			if (unlikely(wqp->first))
 				fx_stage_follow(wqp, hdr[i]);
 			else
@@ -248,7 +250,7 @@ void fx_txbuf_free(struct fx_worker *w, struct rte_mbuf *m)
 
 /* ---- in ---- */
 
-struct fx_pkt *fx_txbuf_pkt(struct rte_mbuf *m)
+struct fx_pkt *fx_txbuf_pkt(const struct fx_worker *w, struct rte_mbuf *m)
 {
 	struct fx_pkt *p = rte_mbuf_to_priv(m);
 	struct rte_mbuf *s = m->next;
@@ -264,5 +266,6 @@ struct fx_pkt *fx_txbuf_pkt(struct rte_mbuf *m)
 		p->more[n].len = s->data_len;
 	}
 	p->nmore = n;
+	p->cost = m->pool == w->stash[FX_SPARE].pool ? COST_SPARE : (uint16_t)(COST_HDR + n * COST_PAY);
 	return p;
 }

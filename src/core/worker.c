@@ -181,7 +181,7 @@ static unsigned receive(struct fx_worker *w)
 		return 0;
 	w->n.rx_frames += n;
 	for (unsigned i = 0; i < n; i++) {
-		p[k] = fx_txbuf_pkt(m[i]);
+		p[k] = fx_txbuf_pkt(w, m[i]);
 		if (likely(p[k])) {
 			k++;
 			continue;
@@ -244,7 +244,7 @@ static bool turn(struct fx_worker *w)
 			break;
 	}
 	any |= fx_rings_push(w) != 0;
-	if (unlikely(fx_commands_waiting(w) || w->grace_next))
+	if (unlikely(fx_commands_waiting(w)))
 		fx_commands_settle(w);
 	return any;
 }

@@ -122,7 +122,8 @@ static void cut_ack(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *o, uint
 	uint8_t *p = o->hdr;
 
 	begin(qp, o);
-	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + FX_AETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0), qp->ip_id++);
+	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + FX_AETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
+			  qp->ip_id++);
 	fx_put_bth(p, FX_OPT_RC | FX_OP_ACKNOWLEDGE, false, 0, qp->dest_qpn, false, psn);
 	put_aeth(p + FX_BTH_LEN, syndrome, qp->msn);
 	o->hdr_len = (uint16_t)(p + FX_BTH_LEN + FX_AETH_LEN - o->hdr);
@@ -130,7 +131,7 @@ static void cut_ack(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *o, uint
 		tp->n.tx_acks++;
 	else
 		tp->n.tx_naks++;
-	fx_cut_one(qp, o);
+	fx_cut_one(tp, qp, o);
 	tp->n.tx_packets++;
 }
 
@@ -148,7 +149,8 @@ static bool cut_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_job *j, s
 		return false;
 	begin(qp, o);
 	p += fx_tmpl_emit(&qp->tmpl, p,
-			  FX_BTH_LEN + (aeth ? FX_AETH_LEN : 0) + len + pad + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
+			  FX_BTH_LEN + (aeth ? FX_AETH_LEN : 0) + len + pad +
+				  (tp->cfg.icrc ? FX_ICRC_LEN : 0),
 			  qp->ip_id++);
 	fx_put_bth(p, (uint8_t)(FX_OPT_RC | op), false, pad, qp->dest_qpn, false, j->psn);
 	p += FX_BTH_LEN;
@@ -175,7 +177,7 @@ static bool cut_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_job *j, s
 	}
 	o->stage |= o->nseg > FX_PKT_SEGS;
 	o->psn = j->psn;
-	fx_cut_one(qp, o);
+	fx_cut_one(tp, qp, o);
 	o->mw = at.mw;
 	if (at.mw)
 		at.mw->held += o->stage ? 1 : o->nseg; /* as fx_tp_staged() or fx_tp_seg_done() will tell */
@@ -201,12 +203,13 @@ static void cut_result(struct fx_tp *tp, struct fx_qp *qp, const struct fx_job *
 	put_aeth(p + FX_BTH_LEN, FX_AETH_CREDITS_INVALID, qp->msn);
 	fx_put64(p + FX_BTH_LEN + FX_AETH_LEN, j->va);
 	o->hdr_len = (uint16_t)(p + len - o->hdr);
-	fx_cut_one(qp, o);
+	fx_cut_one(tp, qp, o);
 	tp->n.tx_packets++;
 }
 
 /* What is owed cannot be had: a NAK instead, and nothing after it. */
-static void refuse_job(struct fx_tp *tp, struct fx_qp *qp, uint8_t syndrome, uint32_t psn, enum fx_cause cause)
+static void refuse_job(struct fx_tp *tp, struct fx_qp *qp, uint8_t syndrome, uint32_t psn,
+		       enum fx_cause cause)
 {
 	qp->njobs = 0;
 	qp->nak_want = syndrome;
@@ -258,7 +261,8 @@ unsigned fx_answer_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out,
 		qp->nak_want = 0;
 		qp->ack_want = false;
 	} else if (qp->ack_want) {
-		cut_ack(tp, qp, &out[n++], FX_AETH_ACK | FX_AETH_CREDITS_INVALID, fx_psn_add(qp->placed_psn, FX_PSN_MASK));
+		cut_ack(tp, qp, &out[n++], FX_AETH_ACK | FX_AETH_CREDITS_INVALID,
+			fx_psn_add(qp->placed_psn, FX_PSN_MASK));
 		qp->ack_want = false;
 	}
 	return n;

@@ -11,9 +11,10 @@ enum { RNR_FOREVER = 7 };
 
 /* RNR NAK timer field to ns (IBTA table 45). */
 static const uint64_t rnr_delay[32] = {
-	655360000, 10000,    20000,    30000,	 40000,	   60000,    80000,    120000,	 160000,    240000,  320000,
-	480000,	   640000,   960000,   1280000,	 1920000,  2560000,  3840000,  5120000,	 7680000,   10240000, 15360000,
-	20480000,  30720000, 40960000, 61440000, 81920000, 122880000, 163840000, 245760000, 327680000, 491520000,
+	655360000, 10000,    20000,    30000,	  40000,     60000,	80000,	   120000,
+	160000,	   240000,   320000,   480000,	  640000,    960000,	1280000,   1920000,
+	2560000,   3840000,  5120000,  7680000,	  10240000,  15360000,	20480000,  30720000,
+	40960000,  61440000, 81920000, 122880000, 163840000, 245760000, 327680000, 491520000,
 };
 
 static void in_flight_restart(struct fx_tp *tp, struct fx_qp *qp)
@@ -87,7 +88,8 @@ static void go_back(struct fx_tp *tp, struct fx_qp *qp)
 	fx_requester_rewind(tp, qp);
 }
 
-void fx_completer_fail(struct fx_tp *tp, struct fx_qp *qp, uint8_t status, uint8_t syndrome, enum fx_cause cause)
+void fx_completer_fail(struct fx_tp *tp, struct fx_qp *qp, uint8_t status, uint8_t syndrome,
+		       enum fx_cause cause)
 {
 	if (qp->ack.index != qp->post_index) {
 		struct fx_wqe *w = fx_wqe_at(&qp->ack);
@@ -104,7 +106,8 @@ void fx_completer_lost(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w)
 {
 	const struct fx_chunk *c = (struct fx_chunk *)((uintptr_t)w & ~(uintptr_t)(FX_CHUNK_SIZE - 1));
 
-	if ((qp->state != FX_QPS_RTS && qp->state != FX_QPS_SQD) || c->retired || (int32_t)(w->index - qp->ack.index) < 0)
+	if ((qp->state != FX_QPS_RTS && qp->state != FX_QPS_SQD) || c->retired ||
+	    (int32_t)(w->index - qp->ack.index) < 0)
 		return; /* of an earlier life, or it went again and arrived */
 	w->status = FX_WC_LOC_PROT_ERR;
 	w->syndrome = FX_CAUSE_LOST_SOURCE;
@@ -251,7 +254,8 @@ static bool rx_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, ui
 	}
 	if (!off)
 		qp->resp_sge = qp->resp_sge_off = 0;
-	status = fx_sges_check(tp, qp->pd, w->sge, w->nsge, qp->resp_sge, qp->resp_sge_off, p->len, FX_ACC_LOCAL_WRITE);
+	status = fx_sges_check(tp, qp->pd, w->sge, w->nsge, qp->resp_sge, qp->resp_sge_off, p->len,
+			       FX_ACC_LOCAL_WRITE);
 	if (status) {
 		fx_completer_fail(tp, qp, status, 0, FX_CAUSE_BAD_LANDING);
 		return false;
@@ -263,6 +267,10 @@ static bool rx_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, ui
 	p->nsge = w->nsge;
 	p->sge_i = qp->resp_sge;
 	p->sge_off = qp->resp_sge_off;
+	if (fx_place_refuses(tp, qp, p)) {
+		tp->n.rx_backlog++;
+		return false;
+	}
 	fx_sges_skip(w->sge, w->nsge, &qp->resp_sge, &qp->resp_sge_off, p->len);
 	qp->una_psn = fx_psn_add(p->psn, 1);
 	if (off + want == w->length)
@@ -284,7 +292,7 @@ void fx_completer_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		rx_acknowledge(tp, qp, p);
 	else if (!(flags & (FX_OPF_READ | FX_OPF_ATOMIC)))
 		tp->n.rx_bad_response++;
-	else if (qp->resp.n >= FX_BACKLOG)
+	else if (qp->resp.n >= FX_BACKLOG || fx_place_full(tp, qp, &qp->resp))
 		tp->n.rx_backlog++;
 	else if (rx_response(tp, qp, p, flags))
 		return;
@@ -360,11 +368,12 @@ static void retire(struct fx_tp *tp, struct fx_qp *qp)
 		if (!over(tp, qp, w, &status))
 			return;
 		if (status || (w->flags & FX_WRF_SIGNALED)) {
-			struct fx_cqe cqe = {.index = w->index,
-					     .byte_len = w->length,
-					     .status = status,
-					     .syndrome = (uint8_t)(w->syndrome || !status ? w->syndrome : qp->cause),
-					     .opcode = w->op < FX_WR_OPS ? wc_opcodes[w->op] : 0};
+			struct fx_cqe cqe = {
+				.index = w->index,
+				.byte_len = w->length,
+				.status = status,
+				.syndrome = (uint8_t)(w->syndrome || !status ? w->syndrome : qp->cause),
+				.opcode = w->op < FX_WR_OPS ? wc_opcodes[w->op] : 0};
 
 			fx_qp_complete(tp, qp, qp->scq, &cqe);
 		}

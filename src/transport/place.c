@@ -31,8 +31,8 @@ void fx_sges_skip(const struct fx_sge *sge, uint32_t nsge, uint32_t *i, uint32_t
 		*off += len;
 }
 
-uint8_t fx_sges_check(struct fx_tp *tp, uint32_t pd, const struct fx_sge *sge, uint32_t nsge, uint32_t i, uint32_t off,
-		      uint32_t len, uint32_t access)
+uint8_t fx_sges_check(struct fx_tp *tp, uint32_t pd, const struct fx_sge *sge, uint32_t nsge, uint32_t i,
+		      uint32_t off, uint32_t len, uint32_t access)
 {
 	for (; len && i < nsge; i++, off = 0) {
 		uint32_t n = sge[i].length - off;
@@ -84,7 +84,8 @@ static struct fx_mr *landing_at(struct fx_tp *tp, struct fx_pkt *p, uint64_t *va
 
 	if (!s) {
 		if (!fx_remote_at(tp, p->qp, p->rkey, p->va, *len,
-				  p->act == FX_PLACE_ATOMIC ? FX_ACC_REMOTE_ATOMIC : FX_ACC_REMOTE_WRITE, &at))
+				  p->act == FX_PLACE_ATOMIC ? FX_ACC_REMOTE_ATOMIC : FX_ACC_REMOTE_WRITE,
+				  &at))
 			return NULL;
 		*va = at.va;
 		p->mw = at.mw;
@@ -106,6 +107,59 @@ static void landing_advance(struct fx_pkt *p, uint32_t len)
 		return;
 	}
 	fx_sges_skip(p->sge, p->nsge, &p->sge_i, &p->sge_off, len);
+}
+
+/* Over what is empty. */
+static void landing_settle(struct fx_pkt *p)
+{
+	while (p->sge && p->sge_i < p->nsge && p->sge[p->sge_i].length == p->sge_off) {
+		p->sge_i++;
+		p->sge_off = 0;
+	}
+}
+
+/* ---- what waits ---- */
+
+/* Whoever's memory it is, its packets keep buffers that all the others need too. */
+static void keep(struct fx_tp *tp, struct fx_fifo *f, struct fx_pkt *p)
+{
+	if (p->kept)
+		return;
+	p->kept = true;
+	f->kept++;
+	p->qp->share->kept += p->cost;
+	tp->kept += p->cost;
+}
+
+static void keep_no_more(struct fx_tp *tp, struct fx_fifo *f, const struct fx_pkt *p)
+{
+	f->kept--;
+	p->qp->share->kept -= p->cost;
+	tp->kept -= p->cost;
+}
+
+static bool lands_slowly(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
+{
+	struct fx_pkt at = *p;
+
+	at.qp = qp; /* not yet in its queue */
+	for (landing_settle(&at); at.left; landing_settle(&at)) {
+		uint32_t len = at.left;
+		uint64_t va;
+		struct fx_mr *mr = landing_at(tp, &at, &va, &len);
+
+		if (!mr)
+			return false; /* it fails at once */
+		if (!fx_mr_at(mr, va, &len))
+			return true;
+		landing_advance(&at, len);
+	}
+	return false;
+}
+
+bool fx_place_refuses(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
+{
+	return tp->kept && qp->share->kept + tp->kept >= FX_KEEP + FX_KEEP / 4 && lands_slowly(tp, qp, p);
 }
 
 /* ---- engines ---- */
@@ -157,18 +211,21 @@ static bool enqueue(struct fx_tp *tp, struct fx_fifo *f, const struct fx_dma *d)
 {
 	struct fx_dma_engine *e = d->win ? tp->cfg.dma : tp->cfg.slow;
 	struct fx_pkt *p = d->cookie;
+	struct fx_under_way *u = p->qp->cfg.under_way;
 
+	if (!d->win)
+		keep(tp, f, p);
 	if (f->flying && (f->eng != e || !e->ops->ordered))
 		return false;
 	if (!(d->win ? queue_fast : queue_slow)(tp, p->qp, d))
 		return false;
 	/* what is looked up now counts for this period; while copies of an older one fly, none can begin after this */
 	if (!p->ndma++)
-		p->parity = (uint8_t)tp->parity;
+		p->parity = (uint8_t)u->parity;
+	u->n[p->parity]++;
 	if (p->mw)
 		p->mw->held++;
 	tp->flying++;
-	tp->flying_by[p->parity]++;
 	f->flying++;
 	f->eng = e;
 	return true;
@@ -220,10 +277,7 @@ static bool submit_one(struct fx_tp *tp, struct fx_fifo *f, struct fx_pkt *p)
 
 	if (p->act == FX_PLACE_ATOMIC)
 		return submit_atomic(tp, f, p);
-	while (p->sge && p->sge_i < p->nsge && p->sge[p->sge_i].length == p->sge_off) {
-		p->sge_i++;
-		p->sge_off = 0;
-	}
+	landing_settle(p);
 	d.len = p->left;
 	d.local = (uint8_t *)(uintptr_t)payload_at(p, &d.len);
 	d.mr = landing_at(tp, p, &d.va, &d.len);
@@ -257,7 +311,7 @@ void fx_place_push(struct fx_tp *tp, struct fx_fifo *f, struct fx_qp *qp, struct
 	p->qp = qp;
 	p->ndma = 0;
 	p->mw = NULL;
-	p->submitted = p->failed = p->dropped = false;
+	p->submitted = p->failed = p->dropped = p->kept = false;
 	if (f->tail)
 		f->tail->next = p;
 	else
@@ -267,6 +321,8 @@ void fx_place_push(struct fx_tp *tp, struct fx_fifo *f, struct fx_qp *qp, struct
 	if (!f->next)
 		f->next = p;
 	fifo_submit(tp, f);
+	if (f->kept || !p->submitted)
+		keep(tp, f, p);
 	if (!p->submitted && p->sge) {
 		/* it waits: the queue entry it lands in may be replaced before its turn */
 		memcpy(p->own, p->sge, p->nsge * sizeof(p->own[0]));
@@ -298,14 +354,18 @@ static void fifo_retire(struct fx_tp *tp, struct fx_qp *qp, struct fx_fifo *f)
 
 	/* each that goes may let the next be submitted: an atomic waits for the head */
 	while (fifo_submit(tp, f), (p = f->head) && p->submitted && !p->ndma) {
-		if (!p->dropped && f == &qp->reqs && !fx_answer_room(tp, qp, p))
+		if (!p->dropped && f == &qp->reqs && !fx_answer_room(tp, qp, p)) {
+			keep(tp, f, p);
 			return;
+		}
 		if (f->barrier == p)
 			f->barrier = NULL;
 		f->head = p->next;
 		if (!f->head)
 			f->tail = NULL;
 		f->n--;
+		if (p->kept)
+			keep_no_more(tp, f, p);
 		if (!p->dropped) {
 			if (f == &qp->resp)
 				fx_completer_placed(tp, qp, p);
@@ -358,7 +418,7 @@ static unsigned collect(struct fx_tp *tp, struct fx_dma_engine *e)
 			p->mw->held--;
 		p->ndma--;
 		tp->flying--;
-		tp->flying_by[p->parity]--;
+		p->qp->cfg.under_way->n[p->parity]--;
 		fifo_of(p)->flying--;
 		fx_touch(tp, p->qp);
 	}

@@ -24,7 +24,16 @@
 #include "transport/transport.h"
 #include "wire/bytes.h"
 
-enum fx_qp_state { FX_QPS_RESET, FX_QPS_INIT, FX_QPS_RTR, FX_QPS_RTS, FX_QPS_SQD, FX_QPS_SQE, FX_QPS_ERR, FX_QPS_N };
+enum fx_qp_state {
+	FX_QPS_RESET,
+	FX_QPS_INIT,
+	FX_QPS_RTR,
+	FX_QPS_RTS,
+	FX_QPS_SQD,
+	FX_QPS_SQE,
+	FX_QPS_ERR,
+	FX_QPS_N
+};
 
 /* enum ibv_qp_attr_mask, by its ABI values. */
 enum fx_qp_mask {
@@ -58,18 +67,21 @@ enum {
 	FX_MAX_RD_ATOMIC = 16,
 	FX_ATOMIC_LEN = 8,
 	FX_JOBS = 2 * FX_MAX_RD_ATOMIC,
-	FX_WINDOW = 128,	/* packets in flight per QP */
-	FX_READ_CHUNK = 64,	/* response packets one READ request asks for: paces the responder */
-	FX_BACKLOG = 512,	/* packets of a QP that may wait for placement */
-	FX_RESP_ROOM = 256,	/* of which READ responses, before the next READ is asked for */
-	FX_STAGED = 16,		/* packets of a QP in gathering: they hide how long each takes */
-	FX_TX_DRY = 64,		/* turns without a packet, before the owner is asked again */
-	FX_ACK_EVERY = 32,	/* packets between acknowledge requests inside a message */
+	FX_WINDOW = 128,    /* packets in flight per QP */
+	FX_READ_CHUNK = 64, /* response packets one READ request asks for: paces the responder */
+	FX_BACKLOG = 512,   /* packets of a QP that may wait for placement */
+	FX_KEEP = 6144,	    /* of FX_BUFFERS: a context may keep what all together leave of it */
+	FX_RESP_ROOM = 256, /* of which READ responses, before the next READ is asked for */
+	FX_STAGED = 16,	    /* packets of a QP in gathering: they hide how long each takes */
+	FX_TX_DRY = 64,	    /* turns without a packet, before the owner is asked again */
+	FX_FOLLOWING =
+		2048, /* pieces of frames that follow them: a quarter of the owner's, at most half its headers */
+	FX_ACK_EVERY = 32, /* packets between acknowledge requests inside a message */
 	FX_MAX_MSG_LOG2 = 31,
 };
 #define FX_PSN_NONE UINT32_MAX /* no 24-bit PSN: a WQE of which nothing was cut */
 #define FX_MAX_MSG (UINT32_C(1) << FX_MAX_MSG_LOG2)
-#define FX_RTO_FLOOR UINT64_C(1000000)	 /* ns: a software peer may be descheduled for as long */
+#define FX_RTO_FLOOR UINT64_C(1000000) /* ns: a software peer may be descheduled for as long */
 /* ns: how soon a receive posted in ERR is flushed; twice as late each time that there was none */
 #define FX_FLUSH_SOON UINT64_C(200000)
 #define FX_FLUSH_LATE UINT64_C(25600000)
@@ -81,21 +93,23 @@ struct fx_link {
 
 /* What the QPs of a context share: its turn at the wire, and its application's memory. sched.c */
 struct fx_share {
-	struct fx_share *next; /* of all contexts */
-	struct fx_link link;   /* in tp->turns, while on_turns */
-	struct fx_link qps;    /* that have something to send */
+	struct fx_share *next;	/* of all contexts */
+	struct fx_link link;	/* in tp->turns, while on_turns */
+	struct fx_link qps;	/* that have something to send */
 	struct fx_link waiting; /* that have a slow copy for which the engine had no room */
 	uint32_t ctx, nqps;
 	int32_t left;	    /* bytes of its allowance: more than 0 */
 	uint32_t gathering; /* packets that are being staged */
+	uint32_t following; /* pieces of the frames that go out after them */
 	uint32_t slow;	    /* slow copies under way */
+	uint32_t kept;	    /* cost of the packets that wait for their placement */
 	bool on_turns;
 };
 
 /* A send work request in the core: this, then more SGEs or inline data in the slots behind it. */
 struct fx_wqe {
-	uint8_t op;	/* enum fx_wr_op */
-	uint8_t flags;	/* enum fx_wr_flags */
+	uint8_t op;    /* enum fx_wr_op */
+	uint8_t flags; /* enum fx_wr_flags */
 	uint8_t nsge;
 	uint8_t nslots; /* of its chunk */
 	uint32_t index;
@@ -112,7 +126,7 @@ struct fx_wqe {
 	uint32_t syndrome;
 	union {
 		struct fx_sge sge[1]; /* or inline bytes */
-		struct {	      /* BIND_MW: as in its slot; imm is the window, raddr and rkey are the rest */
+		struct { /* BIND_MW: as in its slot; imm is the window, raddr and rkey are the rest */
 			uint64_t length;
 			uint32_t lkey, access;
 		} bind;
@@ -142,9 +156,10 @@ struct fx_cursor {
 /* Packets of one direction in PSN order, on their way into memory. */
 struct fx_fifo {
 	struct fx_pkt *head, *tail;
-	struct fx_pkt *next;	   /* first whose copies are not all submitted */
-	struct fx_pkt *barrier;	   /* nothing behind it is submitted before it has taken effect */
-	uint32_t n;
+	struct fx_pkt *next;	/* first whose copies are not all submitted */
+	struct fx_pkt *barrier; /* nothing behind it is submitted before it has taken effect */
+	uint16_t n;
+	uint16_t kept;		   /* of these, that wait */
 	uint32_t flying;	   /* copies under way */
 	struct fx_dma_engine *eng; /* that has them */
 };
@@ -172,36 +187,36 @@ struct fx_result {
 enum { FX_HOT = 9 * FX_LINE };
 struct fx_qp {
 	/* requester */
-	struct fx_cursor cur;	/* next WQE to cut */
-	uint32_t cut_off;	/* bytes of it that are cut */
+	struct fx_cursor cur; /* next WQE to cut */
+	uint32_t cut_off;     /* bytes of it that are cut */
 	uint32_t cut_sge, cut_sge_off;
-	uint32_t next_psn;	/* next to cut */
-	uint32_t una_psn;	/* oldest not acknowledged */
-	uint32_t high_psn;	/* one past the highest ever cut */
-	uint32_t post_index;	/* of the next WQE to come */
+	uint32_t next_psn;   /* next to cut */
+	uint32_t una_psn;    /* oldest not acknowledged */
+	uint32_t high_psn;   /* one past the highest ever cut */
+	uint32_t post_index; /* of the next WQE to come */
 	uint32_t window;
 	uint32_t mtu;
 	uint8_t state, type, gen;
-	uint8_t cut_err;	/* status the WQE at `cur` will fail with */
-	uint8_t staged;		/* packets that are being gathered, */
-	uint8_t follow;		/* ... and what was cut after the last of them */
+	uint8_t cut_err; /* status the WQE at `cur` will fail with */
+	uint8_t staged;	 /* packets that are being gathered, */
+	uint8_t follow;	 /* ... and what was cut after the last of them */
 	bool rnr_wait;
-	bool draining;		/* SQD, and what was begun is not over */
+	bool draining; /* SQD, and what was begun is not over */
 	bool on_run, on_acks, on_touched, on_waiting;
 	bool asks_first; /* its requests go before its answers */
 	uint8_t mtu_shift;
 	uint32_t qpn, dest_qpn, pd;
 	uint16_t ip_id;
-	uint8_t rd_limit;	/* READs and atomics in flight, at most */
+	uint8_t rd_limit; /* READs and atomics in flight, at most */
 	uint8_t rd_head, rd_n;
 	uint32_t since_ackreq;
 	struct fx_chunk *head, *tail; /* of the queue; looking at the WQE at `una` may move that past head */
-	struct fx_cursor ack;	/* WQE that una_psn is in */
-	struct fx_cursor una;	/* oldest not completed */
+	struct fx_cursor ack;	      /* WQE that una_psn is in */
+	struct fx_cursor una;	      /* oldest not completed */
 	struct fx_qp_cfg cfg;
-	struct fx_tp *tp;	/* NULL: detached */
+	struct fx_tp *tp; /* NULL: detached */
 	struct fx_cq *scq, *rcq;
-	uint32_t refs;		/* segments in the transmit queue */
+	uint32_t refs; /* segments in the transmit queue */
 	uint32_t access;
 	struct fx_tmpl tmpl;
 	struct fx_qp *ack_next, *touch_next;
@@ -218,22 +233,23 @@ struct fx_qp {
 
 	/* responder */
 	bool ack_want;
-	bool nak_sent;		/* one NAK a gap */
-	bool dead_end;		/* a refusal is queued: nothing after it counts */
-	uint8_t nak_want;	/* AETH syndrome; 0: none */
+	bool nak_sent;	  /* one NAK a gap */
+	bool dead_end;	  /* a refusal is queued: nothing after it counts */
+	uint8_t nak_want; /* AETH syndrome; 0: none */
 	uint8_t njobs, job_head;
-	uint32_t epsn;		/* expected */
-	uint32_t placed_psn;	/* all before it are in memory (contract 1) */
+	uint32_t epsn;	     /* expected */
+	uint32_t placed_psn; /* all before it are in memory (contract 1) */
 	uint32_t msn;
-	uint32_t msg_off;	/* bytes of the message in progress */
-	uint32_t msg_flags;	/* enum fx_op_flags of its first packet: SEND or WRITE; 0: none */
-	struct fx_fifo reqs;	/* requests on their way into memory */
+	uint32_t msg_off;    /* bytes of the message in progress */
+	uint32_t msg_flags;  /* enum fx_op_flags of its first packet: SEND or WRITE; 0: none */
+	struct fx_fifo reqs; /* requests on their way into memory */
 
 	/* completer, where something is lost, or fetched */
 	uint32_t resp_sge, resp_sge_off; /* landing of the READ at `ack` */
-	struct fx_fifo resp;	/* READ responses on their way into memory */
-	uint32_t rewound_psn;	/* the gap that was last acted on */
-	uint32_t rd_end[FX_MAX_RD_ATOMIC]; /* one past the last response PSN of each READ or atomic in flight */
+	struct fx_fifo resp;		 /* READ responses on their way into memory */
+	uint32_t rewound_psn;		 /* the gap that was last acted on */
+	uint32_t rd_end
+		[FX_MAX_RD_ATOMIC]; /* one past the last response PSN of each READ or atomic in flight */
 	uint64_t rnr_at;
 	uint64_t flush_wait; /* in ERR */
 
@@ -251,6 +267,8 @@ struct fx_qp {
 	bool looking; /* one is under way */
 	bool looked;  /* ... and has just ended: nothing but what it brought is there */
 	bool have_rwqe;
+	uint8_t oldest_staged;
+	uint8_t behind[FX_STAGED]; /* pieces of the frames behind each packet in gathering, a ring */
 	uint32_t rwqe_index, rwqe_nsge, rwqe_len, rwqe_sge, rwqe_off;
 	struct fx_sge *rwqe; /* max_recv_sge of them */
 	struct fx_job jobs[FX_JOBS];
@@ -287,9 +305,9 @@ struct fx_tp {
 	struct fx_wheel wheel;
 	struct fx_counters n;
 	uint64_t memory;
-	unsigned ndma;	      /* collected, not yet submitted */
-	unsigned flying;      /* submitted, not yet completed */
-	unsigned flying_by[2], parity;
+	uint32_t gathering, following, kept; /* of all contexts */
+	unsigned ndma;			     /* collected, not yet submitted */
+	unsigned flying;		     /* submitted, not yet completed */
 	struct fx_dma dma[FX_DMA_BATCH];
 };
 
@@ -323,20 +341,16 @@ static inline uint32_t fx_packets(const struct fx_qp *qp, uint32_t length)
 	return length ? (uint32_t)(((uint64_t)length + qp->mtu - 1) >> qp->mtu_shift) : 1;
 }
 
-/* Whether a packet may be cut: what is being gathered, and follows that, has an end. */
+/*
+ * Whether a packet may be cut: what is being gathered, and follows that, has an end. A context may have as much
+ * following as is left for all the others: however many memories stall, there is some for the next.
+ */
 static inline bool fx_may_cut(const struct fx_qp *qp)
 {
-	return qp->staged < FX_STAGED && (!qp->staged || qp->follow < FX_FOLLOW);
-}
-/* A packet was cut. */
-static inline void fx_cut_one(struct fx_qp *qp, const struct fx_txpkt *o)
-{
-	if (o->stage) {
-		qp->staged++;
-		qp->follow = 0;
-	} else if (qp->staged) {
-		qp->follow++;
-	}
+	if (!qp->staged)
+		return true;
+	return qp->staged < FX_STAGED && qp->follow < FX_FOLLOW &&
+	       qp->share->following + qp->tp->following < FX_FOLLOWING;
 }
 
 /* ---- requester.c ---- */
@@ -349,7 +363,8 @@ void fx_completer_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 void fx_completer_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 void fx_completer_retire(struct fx_tp *tp, struct fx_qp *qp);
 /* The WQE at `ack` fails: everything before it completes, it gets `status`, the QP goes to error. */
-void fx_completer_fail(struct fx_tp *tp, struct fx_qp *qp, uint8_t status, uint8_t syndrome, enum fx_cause cause);
+void fx_completer_fail(struct fx_tp *tp, struct fx_qp *qp, uint8_t status, uint8_t syndrome,
+		       enum fx_cause cause);
 /* Bytes of the WQE could not be read when they were to be sent: it fails when its turn comes. */
 void fx_completer_lost(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w);
 void fx_completer_timer(struct fx_tp *tp, struct fx_qp *qp);
@@ -358,7 +373,7 @@ void fx_completer_settle(struct fx_tp *tp, struct fx_qp *qp); /* a local error w
 /* ---- responder.c ---- */
 void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
-void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp); /* receives, in ERR */
+void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp);  /* receives, in ERR */
 void fx_responder_looked(struct fx_tp *tp, struct fx_qp *qp); /* the same, after a look for more of them */
 /* Where an address of the peer's leads: an address of a region, through a window or not (NULL). */
 struct fx_spot {
@@ -367,8 +382,8 @@ struct fx_spot {
 	struct fx_mw *mw;
 };
 /* Do the region or window that the peer names, and the QP, give these rights on these bytes? Where are they? */
-bool fx_remote_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len, uint32_t access,
-		  struct fx_spot *at);
+bool fx_remote_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len,
+		  uint32_t access, struct fx_spot *at);
 /* A SEND that takes a key of ours from its sender, when it is placed. */
 static inline bool fx_revokes(const struct fx_pkt *p)
 {
@@ -376,7 +391,8 @@ static inline bool fx_revokes(const struct fx_pkt *p)
 }
 
 /* ---- look.c ---- */
-bool fx_rq_look(struct fx_tp *tp, struct fx_qp *qp); /* true: a fresh look at the receive queue is under way */
+bool fx_rq_look(struct fx_tp *tp,
+		struct fx_qp *qp); /* true: a fresh look at the receive queue is under way */
 void fx_park(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p); /* until it is over */
 void fx_park_drop(struct fx_tp *tp, struct fx_qp *qp);
 
@@ -387,7 +403,8 @@ void fx_answer_read(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_read_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_atomic(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_atomic_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
-void fx_answer_lost(struct fx_tp *tp, struct fx_qp *qp, uint32_t psn); /* a READ response that was being staged */
+void fx_answer_lost(struct fx_tp *tp, struct fx_qp *qp,
+		    uint32_t psn); /* a READ response that was being staged */
 unsigned fx_answer_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max);
 
 /* ---- mw.c ---- */
@@ -408,6 +425,13 @@ bool fx_mw_held(const struct fx_tp *tp, uint32_t key);
 void fx_place_push(struct fx_tp *tp, struct fx_fifo *f, struct fx_qp *qp, struct fx_pkt *p);
 void fx_place_run(struct fx_tp *tp); /* submit, collect, retire until nothing more happens at once */
 void fx_place_drop(struct fx_qp *qp, struct fx_fifo *f);
+/* Is there no room for another packet behind those that wait? For one that would be the first, a little longer. */
+static inline bool fx_place_full(const struct fx_tp *tp, const struct fx_qp *qp, const struct fx_fifo *f)
+{
+	return f->kept && qp->share->kept + tp->kept >= FX_KEEP;
+}
+/* The packet, ready for fx_place_push(), would wait for its application's memory, and there is no room: drop it. */
+bool fx_place_refuses(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_touch(struct fx_tp *tp, struct fx_qp *qp);
 unsigned fx_place_poll(struct fx_tp *tp);
 /* Checks that `len` bytes may land at (sge_i, off) of the list; returns a wc status, FX_WC_SUCCESS if so. */
@@ -431,6 +455,14 @@ void fx_sched_quit(struct fx_tp *tp, struct fx_qp *qp);
 void fx_run(struct fx_tp *tp, struct fx_qp *qp);     /* it has something to send */
 void fx_run_not(struct fx_tp *tp, struct fx_qp *qp); /* or nothing any more */
 void fx_run_ack(struct fx_tp *tp, struct fx_qp *qp); /* an answer is due */
+void fx_sched_cut(struct fx_tp *tp, struct fx_qp *qp,
+		  const struct fx_txpkt *o); /* that is staged, or follows one */
+/* A packet was cut. */
+static inline void fx_cut_one(struct fx_tp *tp, struct fx_qp *qp, const struct fx_txpkt *o)
+{
+	if (o->stage || qp->staged)
+		fx_sched_cut(tp, qp, o);
+}
 void fx_sched_gathered(struct fx_tp *tp, struct fx_qp *qp); /* its staged packet is out, or lost */
 /* The QP asks for its slow copy again when one of its context is done; and the one that asks first. */
 void fx_slow_wait(struct fx_qp *qp);

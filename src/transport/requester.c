@@ -18,12 +18,16 @@ static const struct {
 	uint8_t tail; /* enum tail: what its last packet carries before the payload */
 } cuts[FX_WR_OPS] = {
 	[FX_WR_SEND] = {FX_OP_SEND_FIRST, FX_OP_SEND_MIDDLE, FX_OP_SEND_LAST, FX_OP_SEND_ONLY, false, NONE},
-	[FX_WR_SEND_IMM] = {FX_OP_SEND_FIRST, FX_OP_SEND_MIDDLE, FX_OP_SEND_LAST_IMM, FX_OP_SEND_ONLY_IMM, false, IMM},
-	[FX_WR_SEND_INV] = {FX_OP_SEND_FIRST, FX_OP_SEND_MIDDLE, FX_OP_SEND_LAST_INV, FX_OP_SEND_ONLY_INV, false, INV},
-	[FX_WR_WRITE] = {FX_OP_WRITE_FIRST, FX_OP_WRITE_MIDDLE, FX_OP_WRITE_LAST, FX_OP_WRITE_ONLY, true, NONE},
-	[FX_WR_WRITE_IMM] = {FX_OP_WRITE_FIRST, FX_OP_WRITE_MIDDLE, FX_OP_WRITE_LAST_IMM, FX_OP_WRITE_ONLY_IMM, true,
-			     IMM},
-	[FX_WR_READ] = {FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, true, NONE},
+	[FX_WR_SEND_IMM] = {FX_OP_SEND_FIRST, FX_OP_SEND_MIDDLE, FX_OP_SEND_LAST_IMM, FX_OP_SEND_ONLY_IMM,
+			    false, IMM},
+	[FX_WR_SEND_INV] = {FX_OP_SEND_FIRST, FX_OP_SEND_MIDDLE, FX_OP_SEND_LAST_INV, FX_OP_SEND_ONLY_INV,
+			    false, INV},
+	[FX_WR_WRITE] = {FX_OP_WRITE_FIRST, FX_OP_WRITE_MIDDLE, FX_OP_WRITE_LAST, FX_OP_WRITE_ONLY, true,
+			 NONE},
+	[FX_WR_WRITE_IMM] = {FX_OP_WRITE_FIRST, FX_OP_WRITE_MIDDLE, FX_OP_WRITE_LAST_IMM,
+			     FX_OP_WRITE_ONLY_IMM, true, IMM},
+	[FX_WR_READ] = {FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, FX_OP_READ_REQUEST, true,
+			NONE},
 	[FX_WR_CMP_SWAP] = {.only = FX_OP_COMPARE_SWAP},
 	[FX_WR_FETCH_ADD] = {.only = FX_OP_FETCH_ADD},
 };
@@ -51,7 +55,8 @@ static uint32_t window_left(const struct fx_qp *qp)
  */
 static uint32_t read_chunk(const struct fx_qp *qp, const struct fx_wqe *w)
 {
-	uint32_t at = qp->cut_off >> qp->mtu_shift, max = qp->window < FX_READ_CHUNK ? qp->window : FX_READ_CHUNK;
+	uint32_t at = qp->cut_off >> qp->mtu_shift,
+		 max = qp->window < FX_READ_CHUNK ? qp->window : FX_READ_CHUNK;
 	uint32_t to_end = max - at % max, rest = w->npkt - at;
 
 	return rest < to_end ? rest : to_end;
@@ -64,8 +69,8 @@ bool fx_requester_ready(struct fx_qp *qp)
 
 	bool stops = qp->state == FX_QPS_SQD;
 
-	if (qp->cur.index == qp->post_index || (qp->state != FX_QPS_RTS && !stops) || qp->cut_err || !fx_may_cut(qp) ||
-	    qp->rnr_wait)
+	if (qp->cur.index == qp->post_index || (qp->state != FX_QPS_RTS && !stops) || qp->cut_err ||
+	    !fx_may_cut(qp) || qp->rnr_wait)
 		return false;
 	if (!window_left(qp))
 		return false;
@@ -90,7 +95,7 @@ bool fx_requester_ready(struct fx_qp *qp)
 		if (qp->rd_n >= qp->rd_limit && qp->rd_limit)
 			return false;
 		/* what is asked for has to find room: responses in flight and responses on their way into memory */
-		if (qp->resp.n > FX_RESP_ROOM)
+		if (qp->resp.n > FX_RESP_ROOM || fx_place_full(qp->tp, qp, &qp->resp))
 			return false;
 		return read_chunk(qp, w) <= window_left(qp);
 	}
@@ -118,7 +123,8 @@ void fx_requester_rewind(struct fx_tp *tp, struct fx_qp *qp)
 }
 
 /* Adds `len` bytes of the WQE's SGEs, from the cut on, to the packet. Returns a wc status. */
-static uint8_t gather(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out, uint32_t len)
+static uint8_t gather(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out,
+		      uint32_t len)
 {
 	uint32_t i = qp->cut_sge, off = qp->cut_sge_off;
 
@@ -164,8 +170,8 @@ static uint8_t gather(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, stru
 }
 
 /* Payload of `len` bytes for the packet: inline behind the headers, or as segments. */
-static uint8_t attach_payload(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out, uint32_t len,
-			      uint32_t pad)
+static uint8_t attach_payload(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out,
+			      uint32_t len, uint32_t pad)
 {
 	uint8_t status;
 
@@ -195,8 +201,8 @@ static uint32_t put_reth(uint8_t *p, uint64_t va, uint32_t rkey, uint32_t len)
 }
 
 /* Everything that a cut packet changes in the QP. */
-static void cut_done(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out, uint32_t npsn,
-		     uint32_t bytes)
+static void cut_done(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out,
+		     uint32_t npsn, uint32_t bytes)
 {
 	bool again = fx_psn_diff(qp->next_psn, qp->high_psn) < 0;
 
@@ -213,7 +219,7 @@ static void cut_done(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struc
 	if (fx_psn_diff(qp->next_psn, qp->high_psn) > 0)
 		qp->high_psn = qp->next_psn;
 	qp->cut_off += bytes;
-	fx_cut_one(qp, out);
+	fx_cut_one(tp, qp, out);
 	tp->n.staged_packets += out->stage;
 	out->qp = qp;
 	out->wqe = out->nseg ? w : NULL;
@@ -243,7 +249,8 @@ static uint8_t cut_read(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, st
 	if (!qp->rd_limit)
 		return FX_WC_LOC_QP_OP_ERR;
 	len = left < n << qp->mtu_shift ? left : n << qp->mtu_shift;
-	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + FX_RETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0), qp->ip_id++);
+	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + FX_RETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
+			  qp->ip_id++);
 	fx_put_bth(p, FX_OPT_RC | FX_OP_READ_REQUEST, false, 0, qp->dest_qpn, true, qp->next_psn);
 	p += FX_BTH_LEN;
 	p += put_reth(p, w->raddr + qp->cut_off, w->rkey, len);
@@ -268,7 +275,8 @@ static uint8_t cut_atomic(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, 
 	if (status)
 		return status;
 	memcpy(operand, fx_wqe_operands(w), sizeof(operand));
-	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + FX_ATOMICETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0), qp->ip_id++);
+	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + FX_ATOMICETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
+			  qp->ip_id++);
 	fx_put_bth(p, FX_OPT_RC | cuts[w->op].only, false, 0, qp->dest_qpn, true, qp->next_psn);
 	p += FX_BTH_LEN;
 	fx_put64(p, w->raddr);
@@ -303,14 +311,18 @@ static uint32_t put_tail(uint8_t *p, uint8_t tail, uint32_t imm)
 
 static uint8_t cut_data(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out)
 {
-	uint32_t left = w->length - qp->cut_off, len = left < qp->mtu ? left : qp->mtu, pad = -len & 3, ext = 0;
+	uint32_t left = w->length - qp->cut_off, len = left < qp->mtu ? left : qp->mtu, pad = -len & 3,
+		 ext = 0;
 	bool first = qp->cut_off == 0, last = len == left;
-	uint8_t op = first ? (last ? cuts[w->op].only : cuts[w->op].first) : (last ? cuts[w->op].last : cuts[w->op].middle);
+	uint8_t op = first ? (last ? cuts[w->op].only : cuts[w->op].first)
+			   : (last ? cuts[w->op].last : cuts[w->op].middle);
 	uint8_t *p = out->hdr, status;
 
 	ext = (first && cuts[w->op].reth ? FX_RETH_LEN : 0) + (last && cuts[w->op].tail ? FX_IMM_LEN : 0);
-	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + ext + len + pad + (tp->cfg.icrc ? FX_ICRC_LEN : 0), qp->ip_id++);
-	fx_put_bth(p, op, last && (w->flags & FX_WRF_SOLICITED), pad, qp->dest_qpn, wants_ack(qp, last), qp->next_psn);
+	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + ext + len + pad + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
+			  qp->ip_id++);
+	fx_put_bth(p, op, last && (w->flags & FX_WRF_SOLICITED), pad, qp->dest_qpn, wants_ack(qp, last),
+		   qp->next_psn);
 	p += FX_BTH_LEN;
 	if (first && cuts[w->op].reth)
 		p += put_reth(p, w->raddr, w->rkey, w->length);
@@ -346,10 +358,11 @@ static uint8_t cut_nothing(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w,
 	return FX_WC_SUCCESS;
 }
 
-static uint8_t (*const cutters[FX_WR_OPS])(struct fx_tp *, struct fx_qp *, struct fx_wqe *, struct fx_txpkt *) = {
-	[FX_WR_SEND] = cut_data,	 [FX_WR_SEND_IMM] = cut_data,	[FX_WR_WRITE] = cut_data,
-	[FX_WR_WRITE_IMM] = cut_data,	 [FX_WR_READ] = cut_read,	[FX_WR_CMP_SWAP] = cut_atomic,
-	[FX_WR_FETCH_ADD] = cut_atomic,	 [FX_WR_SEND_INV] = cut_data,	[FX_WR_LOCAL_INV] = cut_nothing,
+static uint8_t (*const cutters[FX_WR_OPS])(struct fx_tp *, struct fx_qp *, struct fx_wqe *,
+					   struct fx_txpkt *) = {
+	[FX_WR_SEND] = cut_data,	[FX_WR_SEND_IMM] = cut_data, [FX_WR_WRITE] = cut_data,
+	[FX_WR_WRITE_IMM] = cut_data,	[FX_WR_READ] = cut_read,     [FX_WR_CMP_SWAP] = cut_atomic,
+	[FX_WR_FETCH_ADD] = cut_atomic, [FX_WR_SEND_INV] = cut_data, [FX_WR_LOCAL_INV] = cut_nothing,
 	[FX_WR_BIND_MW] = cut_nothing,
 };
 

@@ -38,7 +38,8 @@ static void no_receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uin
 }
 
 /* A refusal that also ends the receive in hand with `status`. */
-static void refuse_receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t syndrome, uint8_t status)
+static void refuse_receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t syndrome,
+			   uint8_t status)
 {
 	p->status = status;
 	p->index = qp->rwqe_index;
@@ -84,16 +85,16 @@ static void end_receive(struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
 	p->index = qp->rwqe_index;
 	p->byte_len = qp->msg_off + p->len;
 	p->wc_opcode = flags & FX_OPF_WRITE ? FX_WC_RECV_RDMA_WITH_IMM : FX_WC_RECV;
-	p->wc_flags = (uint8_t)((flags & FX_OPF_IMM ? FX_WCF_IMM : 0) | (flags & FX_OPF_INV ? FX_WCF_INV : 0) |
-				(p->bth.se ? FX_WCF_SOLICITED : 0));
+	p->wc_flags = (uint8_t)((flags & FX_OPF_IMM ? FX_WCF_IMM : 0) |
+				(flags & FX_OPF_INV ? FX_WCF_INV : 0) | (p->bth.se ? FX_WCF_SOLICITED : 0));
 	p->imm = flags & FX_OPF_INV ? p->bth.inv_rkey : p->bth.imm;
 	qp->have_rwqe = false;
 }
 
 /* ---- requests in sequence ---- */
 
-bool fx_remote_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len, uint32_t access,
-		  struct fx_spot *at)
+bool fx_remote_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len,
+		  uint32_t access, struct fx_spot *at)
 {
 	struct fx_mr *mr = fx_mr_get(tp->cfg.mrs, rkey);
 
@@ -103,11 +104,22 @@ bool fx_remote_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va
 	return mr->pd == qp->pd && mr->access & qp->access & access && fx_mr_covers(mr, va, len);
 }
 
-static bool remote_ok(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len, uint32_t access)
+static bool remote_ok(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len,
+		      uint32_t access)
 {
 	struct fx_spot at;
 
 	return fx_remote_at(tp, qp, rkey, va, len, access, &at);
+}
+
+/* There is no room for what its memory keeps waiting: the peer has to send it again. */
+static bool crowded_out(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+{
+	if (!fx_place_refuses(tp, qp, p))
+		return false;
+	tp->n.rx_backlog++;
+	fx_release(tp, p);
+	return true;
 }
 
 /* Moves the expected PSN on and queues the packet. */
@@ -148,6 +160,8 @@ static void rx_send(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32
 	p->nsge = qp->rwqe_nsge;
 	p->sge_i = qp->rwqe_sge;
 	p->sge_off = qp->rwqe_off;
+	if (crowded_out(tp, qp, p))
+		return;
 	fx_sges_skip(qp->rwqe, qp->rwqe_nsge, &qp->rwqe_sge, &qp->rwqe_off, p->len);
 	if (flags & FX_OPF_LAST)
 		end_receive(qp, p, flags);
@@ -168,7 +182,8 @@ static void rx_write(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint3
 		}
 	}
 	/* the packets carry exactly what the RETH announced (9.7.4.1.7) */
-	if (flags & FX_OPF_LAST ? qp->msg_off + p->len != qp->write.length : qp->msg_off + p->len >= qp->write.length) {
+	if (flags & FX_OPF_LAST ? qp->msg_off + p->len != qp->write.length
+				: qp->msg_off + p->len >= qp->write.length) {
 		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
 		return;
 	}
@@ -189,6 +204,8 @@ static void rx_write(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint3
 	p->sge = NULL;
 	p->rkey = qp->write.rkey;
 	p->va = qp->write.va + qp->msg_off;
+	if (crowded_out(tp, qp, p))
+		return;
 	if (flags & FX_OPF_IMM)
 		end_receive(qp, p, flags);
 	else if (flags & FX_OPF_LAST)
@@ -229,8 +246,10 @@ static void rx_atomic(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint
 	p->sge = NULL;
 	p->rkey = p->bth.atomic.rkey;
 	p->va = p->bth.atomic.va;
-	p->atomic = (struct fx_dma_atomic){.compare = p->bth.atomic.compare, .swap_add = p->bth.atomic.swap_add};
-	accept(tp, qp, p, flags | FX_OPF_LAST, 1);
+	p->atomic =
+		(struct fx_dma_atomic){.compare = p->bth.atomic.compare, .swap_add = p->bth.atomic.swap_add};
+	if (!crowded_out(tp, qp, p))
+		accept(tp, qp, p, flags | FX_OPF_LAST, 1);
 }
 
 /* Does the payload length suit the opcode? (9.7.4.1.6) */
@@ -284,7 +303,7 @@ void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		duplicate(tp, qp, p, flags);
 	} else if (qp->parked.n) {
 		fx_park(tp, qp, p);
-	} else if (qp->reqs.n >= FX_BACKLOG) {
+	} else if (qp->reqs.n >= FX_BACKLOG || fx_place_full(tp, qp, &qp->reqs)) {
 		tp->n.rx_backlog++;
 		fx_release(tp, p);
 	} else if (ahead > 0) {
@@ -313,7 +332,8 @@ void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 static void receive_done(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p, uint8_t status,
 			 enum fx_cause cause)
 {
-	struct fx_cqe cqe = {.index = p->index, .status = status, .opcode = p->wc_opcode, .syndrome = (uint8_t)cause};
+	struct fx_cqe cqe = {
+		.index = p->index, .status = status, .opcode = p->wc_opcode, .syndrome = (uint8_t)cause};
 
 	if (!status) {
 		cqe.byte_len = p->byte_len;
@@ -351,7 +371,8 @@ static void nak_now(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
 }
 
 /* What was accepted comes to nothing after all. */
-static void refuse_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t syndrome, uint8_t status)
+static void refuse_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t syndrome,
+			  uint8_t status)
 {
 	p->syndrome = syndrome;
 	p->status = p->act == FX_PLACE_RECV ? status : 0;
@@ -402,7 +423,8 @@ void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 /* Flushes the receives that are here; true: there were some. */
 static bool flush_here(struct fx_tp *tp, struct fx_qp *qp)
 {
-	struct fx_cqe cqe = {.status = FX_WC_WR_FLUSH_ERR, .opcode = FX_WC_RECV, .syndrome = (uint8_t)qp->cause};
+	struct fx_cqe cqe = {
+		.status = FX_WC_WR_FLUSH_ERR, .opcode = FX_WC_RECV, .syndrome = (uint8_t)qp->cause};
 	uint32_t index, from = qp->rq.index;
 
 	if (qp->have_rwqe) {
@@ -410,7 +432,8 @@ static bool flush_here(struct fx_tp *tp, struct fx_qp *qp)
 		cqe.index = qp->rwqe_index;
 		fx_qp_complete(tp, qp, qp->rcq, &cqe);
 	}
-	for (index = qp->rq.index; fx_rq_take(&qp->rq, qp->rwqe, qp->cfg.max_recv_sge) >= 0; index = qp->rq.index) {
+	for (index = qp->rq.index; fx_rq_take(&qp->rq, qp->rwqe, qp->cfg.max_recv_sge) >= 0;
+	     index = qp->rq.index) {
 		cqe.index = index;
 		fx_qp_complete(tp, qp, qp->rcq, &cqe);
 	}

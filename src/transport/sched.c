@@ -15,12 +15,15 @@
 #include "transport/qp.h"
 
 enum {
-	QUANTUM = 32 << 10, /* a few packets of the largest MTU, which amortise what changing to another QP costs */
+	QUANTUM =
+		32
+		<< 10, /* a few packets of the largest MTU, which amortise what changing to another QP costs */
 	/*
 	 * Packets of a context that may be in gathering, which takes as long as its application pleases, and a buffer
-	 * each: with more the context has to wait.
+	 * each: with more the context has to wait. An eighth of what the others leave of GATHERING_ALL, and one more.
 	 */
 	GATHERING = 32,
+	GATHERING_ALL = 256,
 };
 
 /* ---- rings ---- */
@@ -119,10 +122,22 @@ void fx_sched_quit(struct fx_tp *tp, struct fx_qp *qp)
 	free(s);
 }
 
+/* How many more of its packets may be gathered. One that has none may always have one: nobody would tell it when. */
+static unsigned may_gather(const struct fx_tp *tp, const struct fx_share *s)
+{
+	uint32_t others = tp->gathering - s->gathering, max = 1;
+
+	if (others < GATHERING_ALL)
+		max += (GATHERING_ALL - others) / 8;
+	if (max > GATHERING)
+		max = GATHERING;
+	return s->gathering < max ? max - s->gathering : 0;
+}
+
 /* In the ring while it has something to send, and may. */
 static void share_settle(struct fx_tp *tp, struct fx_share *s)
 {
-	bool wants = !ring_empty(&s->qps) && s->gathering < GATHERING;
+	bool wants = !ring_empty(&s->qps) && may_gather(tp, s);
 
 	if (wants == s->on_turns)
 		return;
@@ -217,16 +232,15 @@ static unsigned take_turn(struct fx_tp *tp, struct fx_txpkt *out, unsigned max)
 	struct fx_qp *qp = OF(s->qps.next, struct fx_qp, run);
 	int32_t left = qp->left < s->left ? qp->left : s->left, bytes = 0;
 	unsigned may = 1 + ((uint32_t)(left - 1) >> qp->mtu_shift), n;
-	uint8_t staged = qp->staged;
+	unsigned room = may_gather(tp, s);
 
-	if (may > GATHERING - s->gathering)
-		may = GATHERING - s->gathering;
+	if (may > room)
+		may = room; /* none: others have begun to gather meanwhile */
 	n = cut(tp, qp, out, may < max ? may : max);
 	if (!n)
 		bytes = QUANTUM; /* that was a turn too: it may have worked on windows */
 	for (unsigned i = 0; i < n; i++)
 		bytes += out[i].hdr_len + (int32_t)(out[i].nseg ? out[i].payload + out[i].pad : 0);
-	s->gathering += (uint32_t)qp->staged - staged;
 	if (spend(&qp->left, bytes)) {
 		qp->asks_first = !qp->asks_first;
 		to_the_end(&s->qps, &qp->run);
@@ -270,10 +284,32 @@ bool fx_tp_tx_ready(const struct fx_tp *tp)
 
 /* ---- what waits for the application's memory ---- */
 
+void fx_sched_cut(struct fx_tp *tp, struct fx_qp *qp, const struct fx_txpkt *o)
+{
+	uint32_t pieces = 1u + o->nseg;
+
+	if (o->stage) {
+		qp->behind[(qp->oldest_staged + qp->staged++) % FX_STAGED] = 0;
+		qp->follow = 0;
+		qp->share->gathering++;
+		tp->gathering++;
+		return;
+	}
+	qp->behind[(qp->oldest_staged + qp->staged - 1u) % FX_STAGED] += (uint8_t)pieces;
+	qp->follow++;
+	qp->share->following += pieces;
+	tp->following += pieces;
+}
+
 void fx_sched_gathered(struct fx_tp *tp, struct fx_qp *qp)
 {
+	uint32_t pieces = qp->behind[qp->oldest_staged++ % FX_STAGED];
+
 	qp->staged--;
 	qp->share->gathering--;
+	tp->gathering--;
+	qp->share->following -= pieces;
+	tp->following -= pieces;
 	share_settle(tp, qp->share);
 }
 

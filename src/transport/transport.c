@@ -44,7 +44,8 @@ void fx_tp_set_now(struct fx_tp *tp, uint64_t now)
 
 /* ---- send ---- */
 
-void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, struct fx_mw *mw, uint32_t psn, int err)
+void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, struct fx_mw *mw, uint32_t psn,
+		  int err)
 {
 	fx_sched_gathered(tp, qp);
 	if (err) {
@@ -185,16 +186,6 @@ unsigned fx_tp_poll_dma(struct fx_tp *tp)
 bool fx_tp_dma_pending(const struct fx_tp *tp)
 {
 	return tp->flying || tp->touched;
-}
-
-void fx_tp_grace_begin(struct fx_tp *tp)
-{
-	tp->parity ^= 1;
-}
-
-bool fx_tp_grace_over(const struct fx_tp *tp)
-{
-	return tp->flying_by[tp->parity ^ 1] == 0;
 }
 
 /* ---- timers ---- */

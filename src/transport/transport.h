@@ -30,13 +30,41 @@ struct fx_wqe;
 struct fx_tp;
 
 enum {
-	FX_PKT_SEGS = 8,     /* payload pieces of a frame; a longer chain is linearised by the sender */
-	FX_TX_SEGS = 48,     /* 16 SGEs, each over an edge, a middle and an edge */
+	FX_PKT_SEGS = 8, /* payload pieces of a frame; a longer chain is linearised by the sender */
+	FX_TX_SEGS = 48, /* 16 SGEs, each over an edge, a middle and an edge */
 	FX_TX_ROOM = 128 + FX_MAX_INLINE + 4, /* bytes behind fx_txpkt.hdr */
 	FX_RX_BURST = 32,
-	FX_FOLLOW = 16,	     /* frames of a QP that follow one in gathering, at most */
+	FX_FOLLOW = 16, /* frames of a QP that follow one in gathering, at most */
 	FX_DMA_BATCH = 256,
+	FX_BUFFERS = 16384, /* unit of fx_pkt.cost: all buffers of a kind that the owner has */
 };
+
+/*
+ * Grace periods: what is under way of a context, copies and segments alike, counted under one of two parities. A period
+ * begins with the other one, and is over when what was counted before has passed; one at a time. After a region was
+ * unpublished, nothing under way can touch it from then on. Each context has its own, so that none waits for what
+ * another's memory keeps from passing.
+ */
+struct fx_under_way {
+	uint32_t n[2];
+	uint32_t parity;
+};
+/* Counts one more; --* of what it returns, once that has passed. */
+static inline uint32_t *fx_set_out(struct fx_under_way *u)
+{
+	uint32_t *n = &u->n[u->parity];
+
+	++*n;
+	return n;
+}
+static inline void fx_grace_begin(struct fx_under_way *u)
+{
+	u->parity ^= 1;
+}
+static inline bool fx_grace_over(const struct fx_under_way *u)
+{
+	return u->n[u->parity ^ 1] == 0;
+}
 
 struct fx_piece {
 	uint8_t *base;
@@ -64,16 +92,18 @@ struct fx_pkt {
 	uint32_t have;
 	uint32_t total; /* bytes of the frame, further pieces included */
 	uint8_t nmore;	/* further pieces, after the contiguous ones */
+	uint16_t cost;	/* what it keeps of the owner's buffers, of FX_BUFFERS: the scarcer ones, the more */
 	struct fx_piece more[FX_PKT_SEGS];
 	/* the transport's */
-	uint8_t act; /* enum fx_place_act */
+	uint8_t act;	  /* enum fx_place_act */
 	uint8_t syndrome; /* to refuse with: FX_PLACE_NAK, or it failed */
 	uint8_t wc_flags, wc_opcode, status;
 	bool solicited;
 	bool submitted; /* all its copies are with an engine, or done */
 	bool failed;	/* a copy did not arrive */
 	bool dropped;	/* its QP has moved on: no effect */
-	uint8_t parity; /* grace period its copies count for */
+	bool kept;	/* it waits: on its context's account */
+	uint8_t parity; /* under which they are counted */
 	uint16_t ndma;	/* copies under way */
 	struct fx_qp *qp;
 	struct fx_wqe *wqe; /* FX_PLACE_RESPONSE */
@@ -100,7 +130,7 @@ struct fx_txpkt {
 	uint8_t *hdr;
 	uint16_t hdr_len; /* headers, and inline payload with its pad */
 	uint8_t nseg;
-	uint8_t pad;  /* bytes of zero after the last segment */
+	uint8_t pad; /* bytes of zero after the last segment */
 	/*
 	 * Gather the segments into one buffer first: some are slow or there are too many. Several of a QP may be in
 	 * gathering; what was cut after one goes out after it.
@@ -111,7 +141,7 @@ struct fx_txpkt {
 	/* what counts its segments, fx_tp_seg_done() for each: the request, or the window that is read through */
 	struct fx_wqe *wqe;
 	struct fx_mw *mw;
-	uint32_t payload;   /* bytes in the segments */
+	uint32_t payload; /* bytes in the segments */
 	struct {
 		uint8_t *base; /* NULL: slow, at va of mr */
 		uint32_t len;
@@ -164,13 +194,6 @@ struct fx_pkt *fx_tp_released(struct fx_tp *tp);
 /* Collects DMA completions, places and answers. Returns how many it saw. */
 unsigned fx_tp_poll_dma(struct fx_tp *tp);
 bool fx_tp_dma_pending(const struct fx_tp *tp);
-/*
- * Grace periods for memory regions: after a region was unpublished and fx_tp_grace_begin(), no copy under way can
- * touch it once fx_tp_grace_over() is true. One grace period at a time.
- */
-void fx_tp_grace_begin(struct fx_tp *tp);
-bool fx_tp_grace_over(const struct fx_tp *tp);
-
 void fx_tp_timers(struct fx_tp *tp);
 /* Earliest time a timer may want to run, UINT64_MAX if none. */
 uint64_t fx_tp_next_timer(const struct fx_tp *tp);
@@ -180,7 +203,8 @@ unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max);
 /* True while some QP waits for fx_tp_tx(). */
 bool fx_tp_tx_ready(const struct fx_tp *tp);
 /* The packet with `stage` set was gathered and sent (err 0), or could not be read (negative errno). */
-void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, struct fx_mw *mw, uint32_t psn, int err);
+void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, struct fx_mw *mw, uint32_t psn,
+		  int err);
 /* One segment's buffer left the transmit queue (contract 15); wqe and mw are the packet's, each may be NULL. */
 void fx_tp_seg_done(struct fx_tp *tp, struct fx_wqe *wqe, struct fx_mw *mw);
 
@@ -201,12 +225,13 @@ struct fx_qp_cfg {
 	bool sq_sig_all;
 	struct fx_cq *scq, *rcq;
 	struct fx_rq rq;
-	void *owner; /* the worker's, for its callbacks */
+	void *owner;			/* the worker's, for its callbacks */
+	struct fx_under_way *under_way; /* of its context; outlives the QP */
 };
 
 /* What the port knows of a path: filled by the control room before a modify to RTR. */
 struct fx_path {
-	struct fx_l3 l3; /* addresses, MACs, sport, ttl, tos, flow label */
+	struct fx_l3 l3;  /* addresses, MACs, sport, ttl, tos, flow label */
 	uint32_t mtu_max; /* largest path MTU the port carries, bytes */
 };
 

@@ -28,7 +28,8 @@ enum { BIG = 4 << 20 };
 
 static char *map_place(void)
 {
-	char *p = mmap(PLACE, BIG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	char *p = mmap(PLACE, BIG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+		       -1, 0);
 
 	NEED(p == PLACE);
 	return p;
@@ -75,7 +76,8 @@ static void truncated(unsigned flags, size_t len, const struct ibv_mr *other, wo
 	struct ibv_mr *mr;
 	char *p;
 
-	p = fd < 0 || ftruncate(fd, (off_t)len) ? MAP_FAILED : mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	p = fd < 0 || ftruncate(fd, (off_t)len) ? MAP_FAILED
+						: mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (p == MAP_FAILED && flags)
 		exit(SKIPPED);
 	NEED(p != MAP_FAILED);
@@ -149,8 +151,8 @@ static void answer(int fd, const struct fuse_in_header *in)
 
 	switch (in->opcode) {
 	case FUSE_INIT:
-		out.init = (struct fuse_init_out){.major = FUSE_KERNEL_VERSION, .minor = FUSE_KERNEL_MINOR_VERSION,
-						  .max_write = 65536};
+		out.init = (struct fuse_init_out){
+			.major = FUSE_KERNEL_VERSION, .minor = FUSE_KERNEL_MINOR_VERSION, .max_write = 65536};
 		out.head.len += sizeof(out.init);
 		break;
 	case FUSE_LOOKUP:
@@ -211,19 +213,23 @@ static char *map_stalling_file(void)
 	return p;
 }
 
-/* The copy never ends; the program is disconnected, and finds out. */
+/* The copies, from it and to it, never end; the program is disconnected, and finds out. */
 static void stalled(void)
 {
+	enum ibv_wc_status status;
 	char *p = map_stalling_file();
 	struct ibv_mr *mr = reg(p, 16 * PAGE);
 	struct ibv_async_event event;
 	time_t start = time(NULL);
 
 	post(scratch_mr, &scratch[2], IBV_WR_RDMA_READ, mr, p, 0, 0);
+	post(scratch_mr, &scratch[3], IBV_WR_RDMA_WRITE, mr, p + PAGE, 0, 0);
 	alarm(30);
 	NEED(!ibv_get_async_event(ctx, &event) && event.event_type == IBV_EVENT_DEVICE_FATAL);
 	ibv_ack_async_event(&event);
 	printf("NOTE: disconnected after %d s\n", (int)(time(NULL) - start));
+	status = outcome().status; /* no answer came for as long as the QP had patience */
+	NEED(status == IBV_WC_RETRY_EXC_ERR || status == IBV_WC_WR_FLUSH_ERR);
 	NEED(outcome().status == IBV_WC_WR_FLUSH_ERR);
 }
 

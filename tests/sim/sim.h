@@ -106,6 +106,7 @@ struct sim {
 	sim_tap tap;
 	void *tap_arg;
 	uint64_t frames, lost, doubled, delayed;
+	unsigned out; /* frames that somebody has: spare, on the link, or waiting for their placement */
 	const char *malformed; /* a frame that left was not as it should be */
 };
 
@@ -152,7 +153,7 @@ struct fx_dma_engine *slow_engine_create(uint64_t seed, unsigned delay);
 uint64_t slow_engine_refused(const struct fx_dma_engine *e); /* copies for which there was no room */
 
 /* ---- host ---- */
-enum { HOST_MRS = 4096, HOST_MWS = 16, HOST_QPS = 256 };
+enum { HOST_MRS = 4096, HOST_MWS = 16, HOST_QPS = 256, HOST_CTXS = 256 };
 
 struct cq {
 	struct fx_cq core;
@@ -211,15 +212,16 @@ struct host {
 	uint32_t next_mr;
 	struct rng rng;
 	struct frame *in_head, *in_tail;
-	struct frame *spare[SIM_BURST]; /* for the next packets to be cut */
-	struct qp *qp[HOST_QPS];	/* by QPN >> FX_WORKER_BITS */
+	struct frame *spare[SIM_BURST];		  /* for the next packets to be cut */
+	struct qp *qp[HOST_QPS];		  /* by QPN >> FX_WORKER_BITS */
+	struct fx_under_way under_way[HOST_CTXS]; /* by context; of segments nothing is counted here */
 	uint64_t wake, asleep;
 	/* the application: polls, posts, and says when it wants to be asked again */
 	uint64_t (*app)(void *arg, struct host *h);
 	void *app_arg;
 	uint64_t app_at;
-	uint64_t looks, look_next; /* so far; when the next one is over */
-	enum fx_cause trouble; /* the last one */
+	uint64_t looks, look_next;	    /* so far; when the next one is over */
+	enum fx_cause trouble;		    /* the last one */
 	unsigned events, event[SIM_EVENTS]; /* asynchronous ones, of each kind */
 };
 

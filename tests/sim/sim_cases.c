@@ -483,7 +483,7 @@ static void test_grace(void **state)
 	const struct pair_opt opt = {.chaos = true, .kind = MEM_RUNS};
 	struct pair *p = pair_create(&opt);
 	uint32_t edge = (uint32_t)p->mem[1]->runs[0].len;
-	struct fx_tp *tp = p->h[1]->tp;
+	struct fx_under_way *u = p->q[1]->cfg.under_way;
 
 	(void)state;
 	pair_fill(p, 0, 0, 100, 1);
@@ -491,10 +491,10 @@ static void test_grace(void **state)
 	for (unsigned i = 0; i < 10000 && !p->h[1]->dma->ops->pending(p->h[1]->dma); i++)
 		pair_run(p, 50);
 	for (unsigned period = 0; period < 2; period++) {
-		fx_tp_grace_begin(tp);
-		for (unsigned i = 0; i < 10000 && !fx_tp_grace_over(tp); i++)
+		fx_grace_begin(u);
+		for (unsigned i = 0; i < 10000 && !fx_grace_over(u); i++)
 			pair_run(p, 50);
-		assert_true(fx_tp_grace_over(tp));
+		assert_true(fx_grace_over(u));
 		if (!period)
 			pair_check_blank(p, 1, edge, 100);
 	}
@@ -505,16 +505,24 @@ static void test_grace(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_one_of_each),	   cmocka_unit_test(test_frames_per_message),
-		cmocka_unit_test(test_ack_coalescing),	   cmocka_unit_test(test_go_back_to_the_gap),
-		cmocka_unit_test(test_lost_ack),	   cmocka_unit_test(test_read_goes_on),
-		cmocka_unit_test(test_retry_exceeded),	   cmocka_unit_test(test_silence_survived),
-		cmocka_unit_test(test_memory_comes_back),  cmocka_unit_test(test_rnr_waits),
+		cmocka_unit_test(test_one_of_each),
+		cmocka_unit_test(test_frames_per_message),
+		cmocka_unit_test(test_ack_coalescing),
+		cmocka_unit_test(test_go_back_to_the_gap),
+		cmocka_unit_test(test_lost_ack),
+		cmocka_unit_test(test_read_goes_on),
+		cmocka_unit_test(test_retry_exceeded),
+		cmocka_unit_test(test_silence_survived),
+		cmocka_unit_test(test_memory_comes_back),
+		cmocka_unit_test(test_rnr_waits),
 		cmocka_unit_test(test_rnr_exceeded),
-		cmocka_unit_test(test_rnr_counted_anew),   cmocka_unit_test(test_rnr_is_no_silence),
+		cmocka_unit_test(test_rnr_counted_anew),
+		cmocka_unit_test(test_rnr_is_no_silence),
 		cmocka_unit_test(test_rnr_write_imm),
-		cmocka_unit_test(test_ack_for_the_future), cmocka_unit_test(test_old_answers),
-		cmocka_unit_test(test_nak_storm),	   cmocka_unit_test(test_reads_do_not_outrun_their_landing),
+		cmocka_unit_test(test_ack_for_the_future),
+		cmocka_unit_test(test_old_answers),
+		cmocka_unit_test(test_nak_storm),
+		cmocka_unit_test(test_reads_do_not_outrun_their_landing),
 		cmocka_unit_test(test_grace),
 	};
 

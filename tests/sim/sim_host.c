@@ -112,7 +112,11 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 		.window = cfg->window,
 		.icrc = cfg->icrc,
 		.mrs = &h->table,
-		.env = {.event = on_event, .cq_error = on_cq_error, .trouble = on_trouble, .look = on_look, .arg = h},
+		.env = {.event = on_event,
+			.cq_error = on_cq_error,
+			.trouble = on_trouble,
+			.look = on_look,
+			.arg = h},
 	};
 
 	h->s = s;
@@ -312,6 +316,7 @@ struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq
 	make_copy(q);
 	q->cfg.scq = &scq->core;
 	q->cfg.rcq = &rcq->core;
+	q->cfg.under_way = &h->under_way[cfg->ctx % HOST_CTXS];
 	q->core = fx_qp_create(&q->cfg);
 	h->qp[q->qpn >> FX_WORKER_BITS] = q;
 	if (!q->core || fx_qp_attach(h->tp, q->core))
@@ -394,7 +399,8 @@ int qp_listen(struct qp *q, const struct qp *peer, const struct link_attr *a)
 	m.max_dest_rd_atomic = a->rd_atomic;
 	m.min_rnr_timer = a->min_rnr_timer;
 	return fx_qp_modify(q->h->tp, q->core, &m,
-			    M_STATE | M_AV | M_MTU | M_DEST_QPN | M_RQ_PSN | M_DEST_RD_ATOMIC | M_RNR_TIMER, &path, 0, 0);
+			    M_STATE | M_AV | M_MTU | M_DEST_QPN | M_RQ_PSN | M_DEST_RD_ATOMIC | M_RNR_TIMER,
+			    &path, 0, 0);
 }
 
 int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a)

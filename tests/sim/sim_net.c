@@ -38,7 +38,7 @@ struct frame *frame_get(struct sim *s)
 {
 	struct frame *f = pool;
 
-	(void)s;
+	s->out++;
 	if (f)
 		pool = f->next;
 	else
@@ -58,6 +58,7 @@ void frame_free(struct sim *s, struct frame *f)
 		f->held--;
 		fx_tp_seg_done(f->src->tp, f->tx.wqe, f->tx.mw);
 	}
+	s->out--;
 	/* whoever still reads it shall notice */
 	memset(f->bytes, 0x5a, f->len);
 	f->next = pool;
@@ -147,6 +148,7 @@ static void finish(struct sim *s, struct frame *f)
 		while (f->len < ETH_MIN)
 			f->bytes[f->len++] = 0;
 		p->have = p->total = f->len;
+		p->cost = 16; /* as the owners' pools have it */
 		return;
 	}
 	p->have = f->len;
@@ -156,6 +158,7 @@ static void finish(struct sim *s, struct frame *f)
 	p->nmore = f->tx.nseg;
 	if (f->tx.pad + icrc && p->nmore < FX_PKT_SEGS)
 		p->more[p->nmore++] = (struct fx_piece){tail, f->tx.pad + icrc};
+	p->cost = 4 + 2 * p->nmore;
 }
 
 static uint32_t get16(const uint8_t *p)
@@ -245,7 +248,8 @@ static void departed(struct sim *s, struct frame *f)
 		if (f->tx.stage) {
 			for (unsigned i = 0; i < f->tx.nseg; i++)
 				lost |= mem_of(f->tx.seg[i].mr)->gone;
-			fx_tp_staged(f->src->tp, f->tx.qp, f->tx.wqe, f->tx.mw, f->tx.psn, lost ? -EFAULT : 0);
+			fx_tp_staged(f->src->tp, f->tx.qp, f->tx.wqe, f->tx.mw, f->tx.psn,
+				     lost ? -EFAULT : 0);
 		} else {
 			while (f->held) {
 				f->held--;

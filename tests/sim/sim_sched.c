@@ -18,7 +18,7 @@
 #define US UINT64_C(1000)
 #define MS UINT64_C(1000000)
 
-enum { LINES = 128, CTXS = 4, MEM = 64 << 20, DEPTH = 512, CQES = 1 << 15, QUANTUM = 32 << 10 };
+enum { LINES = 256, CTXS = 4, MEM = 64 << 20, DEPTH = 512, CQES = 1 << 15, QUANTUM = 32 << 10 };
 enum { FAST_LINE = 80, SLOW_LINE = 800 }; /* ps a byte: 100 and 10 Gb/s */
 
 /* A connection, and what its ends keep asking for. */
@@ -110,7 +110,8 @@ static struct world *world_create(uint32_t ps_per_byte)
 		w->h[i]->app = app;
 		w->h[i]->app_arg = w;
 		w->cq[i] = cq_create(CQES);
-		w->mem[i] = mem_create(w->h[i], MEM, FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ,
+		w->mem[i] = mem_create(w->h[i], MEM,
+				       FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ,
 				       MEM_FLAT, &w->rng);
 	}
 	return w;
@@ -157,7 +158,7 @@ static struct line *connect(struct world *w, uint32_t ctx, uint32_t mtu)
 					      .type = FX_QPT_RC,
 					      .max_send_wr = DEPTH,
 					      .max_recv_wr = 1,
-					      .max_send_sge = 1,
+					      .max_send_sge = FX_PKT_SEGS,
 					      .max_recv_sge = 1};
 
 		l->q[i] = qp_create(w->h[i], &cfg, w->cq[i], w->cq[i], 0, 0);
@@ -169,7 +170,8 @@ static struct line *connect(struct world *w, uint32_t ctx, uint32_t mtu)
 }
 
 /* From now on, `depth` requests of `len` bytes are always under way from this end. */
-static void keep_asking(struct world *w, struct line *l, unsigned from, uint8_t op, uint32_t len, uint32_t depth)
+static void keep_asking(struct world *w, struct line *l, unsigned from, uint8_t op, uint32_t len,
+			uint32_t depth)
 {
 	l->ask[from].depth = depth;
 	l->ask[from].wr = (struct wr){
@@ -249,7 +251,8 @@ static void test_packet_sizes(void **state)
 
 		(void)state;
 		for (unsigned k = 0; k < N; k++)
-			keep_asking(w, connect(w, contexts ? k + 1 : 1, rows[k].mtu), 0, FX_WR_WRITE, rows[k].len, DEPTH);
+			keep_asking(w, connect(w, contexts ? k + 1 : 1, rows[k].mtu), 0, FX_WR_WRITE,
+				    rows[k].len, DEPTH);
 		measure(w, 60 * MS);
 		assert_true(w->bytes > 60 * MS * 1000 / SLOW_LINE * 9 / 10);
 		for (unsigned k = 0; k < N; k++)
@@ -367,7 +370,8 @@ static void slow_memory(struct line *l, unsigned from, struct mem *m)
 
 static struct mem *slow_mem(struct world *w, unsigned host)
 {
-	struct mem *m = mem_create(w->h[host], 1 << 20, FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE, MEM_SLOW, &w->rng);
+	struct mem *m =
+		mem_create(w->h[host], 1 << 20, FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE, MEM_SLOW, &w->rng);
 
 	m->mr.ctx = host; /* only for slow_memory() */
 	return m;
@@ -458,8 +462,8 @@ static unsigned cut(struct world *w, struct fx_txpkt *out, unsigned max)
 /* Packets that are being gathered take buffers: a context has its part of them, and the others go on. */
 static void test_stalled_source(void **state)
 {
-	enum { QPS = 60, GATHERING = 32 };
-	static struct fx_txpkt out[LINES + 4];
+	enum { QPS = 60, GATHERING = 32, PACKETS = 128 };
+	static struct fx_txpkt out[PACKETS + 4];
 	struct world *w = world_create(FAST_LINE);
 	struct mem *m = slow_mem(w, 0);
 	struct fx_tp *tp = w->h[0]->tp;
@@ -474,7 +478,7 @@ static void test_stalled_source(void **state)
 		slow_memory(l, 0, m);
 		ask(l, 0);
 	}
-	staged = cut(w, out, LINES);
+	staged = cut(w, out, PACKETS);
 	assert_int_equal(staged, GATHERING);
 	assert_false(fx_tp_tx_ready(tp)); /* the worker may sleep */
 	other = connect(w, 2, 1024);
@@ -490,16 +494,258 @@ static void test_stalled_source(void **state)
 		if (!done)
 			fx_qp_detach(tp, out[done].qp); /* one that is gone makes room as well */
 		fx_tp_staged(tp, out[done].qp, out[done].wqe, NULL, 0, 0);
-		if (staged < LINES) {
-			staged += cut(w, out + staged, LINES - staged);
+		if (staged < PACKETS) {
+			staged += cut(w, out + staged, PACKETS - staged);
 			assert_int_equal(staged - done - 1, GATHERING);
 		}
 	}
-	assert_int_equal(staged, LINES);
+	assert_int_equal(staged, PACKETS);
 	for (unsigned k = 0; k < w->n; k++)
 		w->line[k].ask[0].depth = 0;
 	world_destroy(w);
 	mem_destroy(m);
+}
+
+/* A small write from slow memory, and many behind it that are in several pieces. */
+static void ask_mixed(struct world *w, struct line *l, struct mem *slow, unsigned frames)
+{
+	struct wr *wr = &l->ask[0].wr;
+
+	keep_asking(w, l, 0, FX_WR_WRITE, 64, 0);
+	slow_memory(l, 0, slow);
+	ask(l, 0);
+	keep_asking(w, l, 0, FX_WR_WRITE, 64, 0);
+	for (wr->nsge = 1; wr->nsge < FX_PKT_SEGS; wr->nsge++)
+		wr->sge[wr->nsge] = wr->sge[0];
+	for (unsigned i = 0; i < frames; i++)
+		ask(l, 0);
+}
+
+/* As if they had been gathered, and had left. */
+static void let_go(struct world *w, const struct fx_txpkt *out, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		if (out[i].stage)
+			fx_tp_staged(w->h[0]->tp, out[i].qp, out[i].wqe, out[i].mw, 0, 0);
+		for (unsigned s = 0; !out[i].stage && s < out[i].nseg; s++)
+			fx_tp_seg_done(w->h[0]->tp, out[i].wqe, out[i].mw);
+	}
+}
+
+/* What follows it waits with it, and takes buffers too: it has an end for each context, and for all of them. */
+static void test_stalled_followers(void **state)
+{
+	enum { FRAMES = 12, QPS = 20, STALLED = 4, FOLLOWING = 2048, OUT = 1024 };
+	static struct fx_txpkt out[OUT];
+
+	(void)state;
+	for (unsigned round = 0; round < 2; round++) {
+		struct world *w = world_create(FAST_LINE);
+		struct mem *slow = slow_mem(w, 0);
+		unsigned n = 0, first = 0, pieces = 0, sent = 0;
+		struct line *other;
+
+		for (unsigned again = 0; again <= round; again++, sent = n, n = pieces = 0) {
+			let_go(w, out, sent);
+			while ((sent = cut(w, out, 64)))
+				let_go(w, out, sent);
+			for (unsigned k = 0; k < STALLED * QPS; k++) {
+				ask_mixed(w, w->n <= k ? connect(w, 1 + k / QPS, 1024) : &w->line[k], slow,
+					  FRAMES);
+				if (k % QPS < QPS - 1)
+					continue;
+				n += cut(w, out + n, OUT - n);
+				assert_false(fx_tp_tx_ready(w->h[0]->tp));
+				first = k < QPS ? n : first;
+			}
+			for (unsigned i = 0; i < n; i++)
+				pieces += out[i].stage ? 0 : 1u + out[i].nseg;
+			assert_true(first > 100); /* half for the first of them */
+			assert_in_range(pieces, FOLLOWING * 3 / 4, FOLLOWING + STALLED * (1 + FX_PKT_SEGS));
+		}
+		other = connect(w, STALLED + 1, 1024);
+		keep_asking(w, other, 0, FX_WR_WRITE, 1000, 0);
+		ask(other, 0);
+		assert_int_equal(cut(w, out + sent, 4), 1);
+		let_go(w, out, sent + 1);
+		while ((n = cut(w, out, 64)))
+			let_go(w, out, n);
+		for (unsigned k = 0; k < w->n; k++) { /* all of it went out */
+			struct fx_qp_info info;
+
+			fx_qp_snapshot(w->line[k].q[0]->core, &info);
+			assert_int_equal(info.tx_packets, k < STALLED * QPS ? (1 + round) * (1 + FRAMES) : 1);
+		}
+		world_destroy(w);
+		mem_destroy(slow);
+	}
+}
+
+/* However many applications stall, they leave buffers; and each may have a little, so that nobody is forgotten. */
+static void test_many_stalled_sources(void **state)
+{
+	enum { STALLED = 120, GATHERING_ALL = 256 };
+	static struct fx_txpkt out[1024];
+	struct world *w = world_create(FAST_LINE);
+	struct mem *slow = slow_mem(w, 0);
+	unsigned n = 0, before;
+
+	(void)state;
+	for (unsigned k = 0; k < STALLED; k++) {
+		struct line *l = connect(w, k + 1, 1024);
+
+		keep_asking(w, l, 0, FX_WR_WRITE, 1 << 16, 0);
+		slow_memory(l, 0, slow);
+		ask(l, 0);
+		before = n;
+		n += cut(w, out + n, 1024 - n);
+		assert_true(n > before);
+		assert_false(fx_tp_tx_ready(w->h[0]->tp));
+	}
+	assert_in_range(n, GATHERING_ALL - 8, GATHERING_ALL + STALLED);
+	for (unsigned i = 0; i < n; i++)
+		fx_tp_staged(w->h[0]->tp, out[i].qp, out[i].wqe, out[i].mw, 0, 0);
+	assert_true(fx_tp_tx_ready(w->h[0]->tp));
+	world_destroy(w);
+	mem_destroy(slow);
+}
+
+/* Frames of one piece that may wait in all; and those that are not waiting but somewhere */
+enum { ROOM = 6144 / 6, SPARE = 2 * SIM_BURST + 32 };
+
+/* What waits for memory that stalls keeps buffers: the first has the most, but there are always some left. */
+static void test_stalled_room(void **state)
+{
+	enum { CONTEXTS = 4, QPS = 30, LANE = 4 };
+	struct world *w = world_create(FAST_LINE);
+	struct mem *stalled = slow_mem(w, 1);
+	unsigned in_all = 0, now;
+	struct line *fine, *late;
+	uint64_t done;
+
+	(void)state;
+	stalled->lane = LANE;
+	stalled->stalls = true;
+	for (unsigned c = 0; c < CONTEXTS; c++) {
+		for (unsigned k = 0; k < QPS; k++) {
+			struct line *l = connect(w, c + 1, 1024);
+
+			keep_asking(w, l, 0, FX_WR_WRITE, 1 << 16, 4);
+			slow_memory(l, 0, stalled);
+		}
+		pass(w, 5 * MS);
+		now = w->s->out;
+		assert_true(now > in_all);
+		if (!c)
+			assert_in_range(now, ROOM / 2, ROOM / 2 + SPARE);
+		in_all = now;
+	}
+	assert_in_range(in_all, ROOM * 7 / 8, ROOM + SPARE);
+	assert_true(fx_tp_counters(w->h[1]->tp)->rx_backlog > 0);
+	/* mapped memory, also of one of them, is as fast as ever; a little of what waits is everybody's */
+	fine = connect(w, 1, 4096);
+	late = connect(w, CONTEXTS + 1, 4096);
+	keep_asking(w, fine, 0, FX_WR_WRITE, 1 << 16, 4);
+	keep_asking(w, late, 0, FX_WR_WRITE, 1 << 16, 4);
+	pass(w, 1 * MS);
+	done = fine->ask[0].done + late->ask[0].done;
+	assert_true(done > 1 * MS * 1000 / FAST_LINE / (1 << 16) / 2);
+	/* and nothing is lost in the end */
+	stalled->stalls = false;
+	for (unsigned k = 0; k < w->n; k++)
+		w->line[k].ask[0].depth = 0;
+	pass(w, 6000 * MS);
+	for (unsigned k = 0; k < w->n; k++)
+		assert_int_equal(w->line[k].ask[0].under_way, 0);
+	world_destroy(w);
+	mem_destroy(stalled);
+}
+
+/* A QP of which nothing waits yet has a little more room, so that it is not kept out for good; but that ends too. */
+static void test_stalled_newcomers(void **state)
+{
+	enum { OLD = 10, NEW = 200 };
+	struct world *w = world_create(FAST_LINE);
+	struct mem *stalled = slow_mem(w, 1);
+	struct line *mapped;
+	unsigned before = 0;
+
+	(void)state;
+	stalled->lane = 4;
+	stalled->stalls = true;
+	for (unsigned k = 0; k < OLD + NEW; k++) {
+		struct line *l = connect(w, 1, 1024);
+
+		keep_asking(w, l, 0, FX_WR_WRITE, k < OLD ? 1 << 16 : 64, k < OLD ? 4 : 1);
+		slow_memory(l, 0, stalled);
+		if (k != OLD - 1)
+			continue;
+		pass(w, 5 * MS);
+		before = w->s->out;
+		assert_in_range(before, ROOM / 2, ROOM / 2 + SPARE);
+	}
+	pass(w, 5 * MS);
+	assert_in_range(w->s->out - before, ROOM / 8 - 16, ROOM / 8 + 16);
+	mapped = connect(w, 1, 1024);
+	keep_asking(w, mapped, 0, FX_WR_WRITE, 4096, 4);
+	pass(w, 1 * MS);
+	assert_true(mapped->ask[0].done > 100);
+	stalled->stalls = false;
+	for (unsigned k = 0; k < w->n; k++)
+		w->line[k].ask[0].depth = 0;
+	pass(w, 6000 * MS);
+	for (unsigned k = 0; k < w->n; k++)
+		assert_int_equal(w->line[k].ask[0].under_way, 0);
+	world_destroy(w);
+	mem_destroy(stalled);
+}
+
+/* A grace period waits for what its own context has begun, and for nothing of another's. */
+static void test_stalled_grace(void **state)
+{
+	struct world *w = world_create(FAST_LINE);
+	struct mem *stalled = slow_mem(w, 1), *fine = slow_mem(w, 1);
+	struct fx_under_way *one = &w->h[1]->under_way[1], *two = &w->h[1]->under_way[2];
+
+	(void)state;
+	stalled->stalls = true;
+	for (unsigned k = 0; k < 8; k++) {
+		struct line *l = connect(w, 1 + k % 2, 1024);
+
+		keep_asking(w, l, 0, FX_WR_WRITE, 4096, 4);
+		if (k < 4)
+			slow_memory(l, 0, k % 2 ? fine : stalled);
+		for (struct wr *wr = &l->ask[0].wr; wr->nsge < 4; wr->nsge++) { /* several copies a packet */
+			wr->sge[0].length = 1000;
+			wr->sge[wr->nsge] = wr->sge[0];
+		}
+	}
+	pass(w, 1 * MS);
+	assert_int_equal(w->line[0].ask[0].done, 0);
+	assert_true(w->line[1].ask[0].done > 50);
+	for (unsigned i = 0; i < 10000 && !two->n[0]; i++)
+		pass(w, 20); /* now and then it has something under way too */
+	fx_grace_begin(one);
+	fx_grace_begin(two);
+	assert_false(fx_grace_over(two));
+	pass(w, 20 * US);
+	assert_true(fx_grace_over(two));
+	assert_false(fx_grace_over(one));
+	fx_grace_begin(two); /* and again */
+	pass(w, 20 * US);
+	assert_true(fx_grace_over(two));
+	pass(w, 5 * MS);
+	assert_false(fx_grace_over(one));
+	stalled->stalls = false;
+	pass(w, 20 * US);
+	assert_true(fx_grace_over(one));
+	for (unsigned k = 0; k < w->n; k++)
+		w->line[k].ask[0].depth = 0;
+	pass(w, 5 * MS);
+	assert_int_equal(one->n[0] + one->n[1] + two->n[0] + two->n[1], 0);
+	world_destroy(w);
+	mem_destroy(stalled);
+	mem_destroy(fine);
 }
 
 int main(void)
@@ -514,6 +760,11 @@ int main(void)
 		cmocka_unit_test(test_stalled_landing),
 		cmocka_unit_test(test_stalled_and_reset),
 		cmocka_unit_test(test_stalled_source),
+		cmocka_unit_test(test_stalled_followers),
+		cmocka_unit_test(test_many_stalled_sources),
+		cmocka_unit_test(test_stalled_room),
+		cmocka_unit_test(test_stalled_newcomers),
+		cmocka_unit_test(test_stalled_grace),
 	};
 
 	return cmocka_run_group_tests_name("sim_sched", tests, NULL, NULL);

@@ -16,7 +16,15 @@
 #include "core/eal.h"
 #include "core/inside.h"
 
-enum { CTX = 1, PD = 1, QPN = 0x10, PSN = 100, MTU_4096 = 5, IOVA = 0x10000, KEY = 1 << FX_KEY_RAND_BITS | 7 };
+enum {
+	CTX = 1,
+	PD = 1,
+	QPN = 0x10,
+	PSN = 100,
+	MTU_4096 = 5,
+	IOVA = 0x10000,
+	KEY = 1 << FX_KEY_RAND_BITS | 7
+};
 
 static struct {
 	struct fx_worker *w;
@@ -41,8 +49,10 @@ enum { WINDOW = 1 << 20 };
 
 static void make_worker(void)
 {
-	struct fx_port_cfg pc = {.device = "net_ring0", .salt = "test", .ip = "192.0.2.1", .mtu = 4096, .queues = 1};
-	struct fx_worker_cfg wc = {.max_qps = 64, .mailbox = &t.mailbox, .page = &t.page, .mrs = &t.mrs, .dma = "cpu"};
+	struct fx_port_cfg pc = {
+		.device = "net_ring0", .salt = "test", .ip = "192.0.2.1", .mtu = 4096, .queues = 1};
+	struct fx_worker_cfg wc = {
+		.max_qps = 64, .mailbox = &t.mailbox, .page = &t.page, .mrs = &t.mrs, .dma = "cpu"};
 	struct rte_mempool *pool;
 	char why[256];
 
@@ -62,11 +72,22 @@ static void make_worker(void)
 
 static void make_qp(void)
 {
-	const uint32_t masks[] = {0, 1 | 8 | 16 | 32, 1 | 1 << 7 | 1 << 8 | 1 << 20 | 1 << 12 | 1 << 17 | 1 << 15,
+	const uint32_t masks[] = {0, 1 | 8 | 16 | 32,
+				  1 | 1 << 7 | 1 << 8 | 1 << 20 | 1 << 12 | 1 << 17 | 1 << 15,
 				  1 | 1 << 16 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 13};
-	struct fx_qp_cfg qc = {.qpn = QPN, .ctx = CTX, .pd = PD, .type = FX_QPT_RC, .max_send_wr = 64,
-			       .max_send_sge = 4, .max_recv_sge = 1, .scq = &t.cq, .rcq = &t.cq, .owner = &t.wqp};
-	struct fx_path path = {.l3 = {.vlan = 0xffff, .ip_version = 4, .ttl = 64, .sport = 50000}, .mtu_max = 4096};
+	struct fx_qp_cfg qc = {.qpn = QPN,
+			       .ctx = CTX,
+			       .pd = PD,
+			       .type = FX_QPT_RC,
+			       .max_send_wr = 64,
+			       .max_send_sge = 4,
+			       .max_recv_sge = 1,
+			       .scq = &t.cq,
+			       .rcq = &t.cq,
+			       .owner = &t.wqp,
+			       .under_way = &t.ctx.under_way};
+	struct fx_path path = {.l3 = {.vlan = 0xffff, .ip_version = 4, .ttl = 64, .sport = 50000},
+			       .mtu_max = 4096};
 
 	t.ctx.dead = true;
 	t.wqp.ctx = &t.ctx;
@@ -75,8 +96,14 @@ static void make_qp(void)
 	t.qp = fx_qp_create(&qc);
 	assert_int_equal(fx_qp_attach(t.w->tp, t.qp), 0);
 	for (uint32_t s = 1; s < 4; s++) {
-		struct fx_qp_attr a = {.qp_state = s, .path_mtu = MTU_4096, .dest_qp_num = QPN, .sq_psn = PSN,
-				       .rq_psn = PSN, .port_num = 1, .timeout = 14, .retry_cnt = 7};
+		struct fx_qp_attr a = {.qp_state = s,
+				       .path_mtu = MTU_4096,
+				       .dest_qp_num = QPN,
+				       .sq_psn = PSN,
+				       .rq_psn = PSN,
+				       .port_num = 1,
+				       .timeout = 14,
+				       .retry_cnt = 7};
 
 		a.ah.port_num = 1;
 		assert_int_equal(fx_qp_modify(t.w->tp, t.qp, &a, masks[s], &path, 0, 0), 0);
@@ -85,7 +112,8 @@ static void make_qp(void)
 
 static int setup(void **state)
 {
-	struct fx_eal_cfg ec = {.program = "test_header_only", .vdev = "net_ring0", .workers = 1, .huge = FX_HUGE_NO};
+	struct fx_eal_cfg ec = {
+		.program = "test_header_only", .vdev = "net_ring0", .workers = 1, .huge = FX_HUGE_NO};
 	char why[256];
 
 	(void)state;
@@ -93,7 +121,8 @@ static int setup(void **state)
 		fail_msg("%s", why);
 	t.window = mmap(NULL, WINDOW, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_true(t.window != MAP_FAILED);
-	t.mr = (struct fx_mr){.iova = IOVA, .length = WINDOW, .base = t.window, .key = KEY, .pd = PD, .access = 7};
+	t.mr = (struct fx_mr){
+		.iova = IOVA, .length = WINDOW, .base = t.window, .key = KEY, .pd = PD, .access = 7};
 	atomic_store(&t.slot[1], &t.mr);
 	make_worker();
 	make_qp();
@@ -190,7 +219,7 @@ static void sends_without_reading(void **state)
 		psn += frames;
 		acknowledge(psn - 1);
 	}
-	assert_int_equal(t.w->inflight[0] + t.w->inflight[1], 0);
+	assert_int_equal(t.ctx.under_way.n[0] + t.ctx.under_way.n[1], 0);
 	assert_true(fx_tp_counters(t.w->tp)->tx_packets == psn - PSN);
 }
 

@@ -18,6 +18,7 @@ enum { CQ_SHIFT = 6, RQ_SHIFT = 4, CTX = 7, PD = 3, QPN = 0x50, MAX_WR = 8 };
 struct world {
 	struct fx_tp *tp;
 	struct fx_qp *qp;
+	struct fx_under_way under_way;
 	struct fx_cq cq;
 	struct fx_cq_head head;
 	struct fx_cqe ring[1 << CQ_SHIFT];
@@ -36,6 +37,7 @@ static void attach_qp(struct world *w)
 	qc.max_recv_sge = 1;
 	qc.max_inline = 64;
 	qc.scq = qc.rcq = &w->cq;
+	qc.under_way = &w->under_way;
 	qc.rq = (struct fx_rq){.slots = w->rq, .shift = RQ_SHIFT, .stride = 1};
 	w->qp = fx_qp_create(&qc);
 	assert_non_null(w->qp);
@@ -80,22 +82,24 @@ static const struct row {
 	{IBV_QPS_RESET, IBV_QPS_INIT, IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS, 0},
 	{IBV_QPS_INIT, IBV_QPS_INIT, 0, IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS},
 	{IBV_QPS_INIT, IBV_QPS_RTR,
-	 IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER,
+	 IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
+		 IBV_QP_MIN_RNR_TIMER,
 	 IBV_QP_PKEY_INDEX | IBV_QP_ACCESS_FLAGS | IBV_QP_ALT_PATH},
 	{IBV_QPS_RTR, IBV_QPS_RTS,
 	 IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_TIMEOUT,
-	 IBV_QP_CUR_STATE | IBV_QP_ACCESS_FLAGS | IBV_QP_ALT_PATH | IBV_QP_MIN_RNR_TIMER | IBV_QP_PATH_MIG_STATE |
-		 IBV_QP_RATE_LIMIT},
+	 IBV_QP_CUR_STATE | IBV_QP_ACCESS_FLAGS | IBV_QP_ALT_PATH | IBV_QP_MIN_RNR_TIMER |
+		 IBV_QP_PATH_MIG_STATE | IBV_QP_RATE_LIMIT},
 	{IBV_QPS_RTS, IBV_QPS_RTS, 0,
-	 IBV_QP_CUR_STATE | IBV_QP_ACCESS_FLAGS | IBV_QP_ALT_PATH | IBV_QP_MIN_RNR_TIMER | IBV_QP_PATH_MIG_STATE |
-		 IBV_QP_RATE_LIMIT},
+	 IBV_QP_CUR_STATE | IBV_QP_ACCESS_FLAGS | IBV_QP_ALT_PATH | IBV_QP_MIN_RNR_TIMER |
+		 IBV_QP_PATH_MIG_STATE | IBV_QP_RATE_LIMIT},
 	{IBV_QPS_RTS, IBV_QPS_SQD, 0, IBV_QP_EN_SQD_ASYNC_NOTIFY},
 	{IBV_QPS_SQD, IBV_QPS_SQD, 0,
 	 IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS | IBV_QP_AV | IBV_QP_MAX_QP_RD_ATOMIC |
-		 IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_ALT_PATH | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
-		 IBV_QP_MIN_RNR_TIMER | IBV_QP_PATH_MIG_STATE},
+		 IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_ALT_PATH | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
+		 IBV_QP_RNR_RETRY | IBV_QP_MIN_RNR_TIMER | IBV_QP_PATH_MIG_STATE},
 	{IBV_QPS_SQD, IBV_QPS_RTS, 0,
-	 IBV_QP_CUR_STATE | IBV_QP_ALT_PATH | IBV_QP_ACCESS_FLAGS | IBV_QP_MIN_RNR_TIMER | IBV_QP_PATH_MIG_STATE},
+	 IBV_QP_CUR_STATE | IBV_QP_ALT_PATH | IBV_QP_ACCESS_FLAGS | IBV_QP_MIN_RNR_TIMER |
+		 IBV_QP_PATH_MIG_STATE},
 };
 #define ROWS (sizeof(manual) / sizeof(manual[0]))
 
@@ -136,8 +140,7 @@ static void go(struct world *w, uint32_t state)
 		return;
 	}
 	for (uint32_t s = IBV_QPS_RESET; s < state; s++)
-		assert_int_equal(
-			modify_with(w, good_attr(s + 1), IBV_QP_STATE | manual[way[s]].required), 0);
+		assert_int_equal(modify_with(w, good_attr(s + 1), IBV_QP_STATE | manual[way[s]].required), 0);
 	assert_int_equal(state_of(w), state);
 }
 
@@ -210,12 +213,12 @@ static void refuses_values_out_of_range(void **state)
 	struct world *w = *state;
 	struct fx_qp_attr a;
 
-#define REFUSED(from, row, field, value)                                                            \
-	do {                                                                                        \
-		go(w, from);                                                                        \
-		a = good_attr(manual[row].to);                                                      \
-		a.field = value;                                                                    \
-		assert_int_equal(modify_with(w, a, IBV_QP_STATE | manual[row].required), EINVAL);   \
+#define REFUSED(from, row, field, value)                                                                     \
+	do {                                                                                                 \
+		go(w, from);                                                                                 \
+		a = good_attr(manual[row].to);                                                               \
+		a.field = value;                                                                             \
+		assert_int_equal(modify_with(w, a, IBV_QP_STATE | manual[row].required), EINVAL);            \
 	} while (0)
 	REFUSED(IBV_QPS_RESET, 0, port_num, 2);
 	REFUSED(IBV_QPS_RESET, 0, pkey_index, 1);
@@ -240,7 +243,10 @@ static void refuses_values_out_of_range(void **state)
 
 static struct fx_sq_slot entry(uint32_t index, uint8_t gen)
 {
-	return (struct fx_sq_slot){.opcode = FX_WR_SEND, .flags = FX_WRF_SIGNALED, .nslots = 1, .index = index,
+	return (struct fx_sq_slot){.opcode = FX_WR_SEND,
+				   .flags = FX_WRF_SIGNALED,
+				   .nslots = 1,
+				   .index = index,
 				   .qpn_gen = fx_qpn_gen(QPN, gen)};
 }
 
@@ -290,12 +296,12 @@ static void a_bad_entry_fails_alone_and_in_turn(void **state)
 	} bad[] = {
 		{FX_WR_OPS, 0, 1, 0, 0},
 		{0xff, 0, 1, 0, 0},
-		{FX_WR_SEND, 0, 2, 5, 0},		    /* over max_send_sge */
-		{FX_WR_SEND, 0, 1, 4, 0},		    /* more SGEs than slots */
-		{FX_WR_SEND, 0, 9, 1, 0},		    /* more slots than SGEs */
-		{FX_WR_WRITE, FX_WRF_INLINE, 2, 0, 65},	    /* over max_inline */
-		{FX_WR_WRITE, FX_WRF_INLINE, 1, 0, 32},	    /* longer than its slot */
-		{FX_WR_READ, FX_WRF_INLINE, 1, 0, 8},	    /* nowhere to land */
+		{FX_WR_SEND, 0, 2, 5, 0},		/* over max_send_sge */
+		{FX_WR_SEND, 0, 1, 4, 0},		/* more SGEs than slots */
+		{FX_WR_SEND, 0, 9, 1, 0},		/* more slots than SGEs */
+		{FX_WR_WRITE, FX_WRF_INLINE, 2, 0, 65}, /* over max_inline */
+		{FX_WR_WRITE, FX_WRF_INLINE, 1, 0, 32}, /* longer than its slot */
+		{FX_WR_READ, FX_WRF_INLINE, 1, 0, 8},	/* nowhere to land */
 		{FX_WR_WRITE, FX_WRF_INLINE, 1, 0, 0xffffffffu},
 	};
 
@@ -441,7 +447,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(refuses_values_out_of_range, setup, teardown),
 		cmocka_unit_test_setup_teardown(drops_what_is_not_its_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_bad_entry_fails_alone_and_in_turn, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_host_that_overruns_its_queue_gets_an_error, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_host_that_overruns_its_queue_gets_an_error, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(a_busy_queue_takes_no_more_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_gap_in_the_counter_gets_an_error, setup, teardown),
 		cmocka_unit_test_setup_teardown(receives_posted_in_error_are_flushed, setup, teardown),

@@ -167,20 +167,23 @@ bandwidth()
 	awk '$1 == 65536 { printf "%d\n", $4 }' "$TMP/client.out"
 }
 
-# While one program's memory does not answer, others transfer as fast as ever; the end of their regions may wait until
-# it is disconnected.
+# While one program's memory does not answer, others transfer as fast as ever, and end as soon.
 case_stalled()
 {
-	local stalled alone beside
+	local stalled alone beside start ms
 	alone=$(bandwidth)
 	aside stalled fine hostile stalled &
 	stalled=$!
 	sleep 1
+	start=$(date +%s%N)
+	aside beside pair ibv_rc_pingpong -c -g 0 -n 1000
+	ms=$((($(date +%s%N) - start) / 1000000))
 	beside=$(aside beside bandwidth)
 	"$CTL" --core "$CORE" show device >/dev/null
 	wait "$stalled" || [ $? = 77 ] || fail "$(cat "$TMP/stalled/out")"
 	grep '^NOTE' "$TMP/stalled/out" || skip "no file system of the program's own can be mounted here"
-	echo "NOTE: $alone MiB/s alone, $beside MiB/s beside it"
+	echo "NOTE: $alone MiB/s alone, $beside MiB/s beside it; a short pair took $ms ms"
+	[ "$ms" -lt 2000 ] || fail "the end of a pair took $ms ms: it waited for the stalled program"
 	[ $((4 * beside)) -gt "$alone" ] || fail "others were slowed down"
 	wait_for 5 no_objects
 }
