@@ -153,6 +153,8 @@ static void count_up(struct core *c)
 
 		if (!c->mr[i % REGIONS].used || !mr->slow || !(mr->access & FX_ACC_REMOTE_WRITE))
 			continue;
+		if (mr->length < 32)
+			continue; /* not one whole group */
 		group = (mr->iova - shared->base + 31) / 32 + (i / REGIONS) % (mr->length / 32);
 		va = shared->base + group * 32 + 24;
 		if (!fx_mr_covers(mr, va, 8) || group >= WORDS)
