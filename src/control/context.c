@@ -64,6 +64,7 @@ static void ctx_free(struct fx_ctx *ctx)
 	place->wake_close(&ctx->wake);
 	if (ctx->space)
 		fx_space_close(ctx->space);
+	close_fd(ctx->line);
 	if (ctx->wctx)
 		close_fd(ctx->wctx->kick);
 	free(ctx->wctx);
@@ -105,6 +106,7 @@ static struct fx_ctx *ctx_open(struct fx_client *c, int *err)
 	ctx->uid = c->cred.uid;
 	ctx->gid = c->cred.gid;
 	ctx->wake = FX_NO_WAKE;
+	ctx->line = -1;
 	memcpy(ctx->program, c->req.hello.program, FX_VERSION_LEN);
 	memcpy(ctx->version, c->req.hello.version, FX_VERSION_LEN);
 	ctx->id = fx_table_add(&c->ctl->ctxs, ctx, fx_now_ms());

@@ -162,8 +162,9 @@ static const struct fx_door doors[FX_DOORS] = {
 			   .while_busy = EPOLLRDHUP,
 			   .ready = fx_client_ready,
 			   .admit = admit_local},
-	/* kicks come in between */
+	/* kicks come in between; memory that is reached by DMA is the host's again when the connection ends */
 	[FX_DOOR_TCP] = {.roles = 1 << FX_ROLE_HOST,
+			 .ends_last = true,
 			 .while_busy = EPOLLIN | EPOLLRDHUP,
 			 .ready = fx_stream_ready,
 			 .admit = admit_stranger},

@@ -126,6 +126,7 @@ struct fx_ctx {
 	struct fx_control *ctl;
 	struct fx_user *user;
 	struct fx_client *client; /* NULL: gone */
+	int line; /* its connection, where that ends last; -1: it has none of its own */
 	pid_t pid;
 	uid_t uid;
 	gid_t gid;
@@ -212,6 +213,7 @@ struct fx_door {
 	uint32_t roles; /* that come in here: bits 1 << enum fx_role */
 	bool paused;
 	bool passes_fds;
+	bool ends_last; /* a context's connection ends when nothing under way touches the host's memory any more */
 	uint32_t while_busy; /* epoll events that are waited for while a request is under way */
 	void (*ready)(struct fx_source *src, uint32_t events); /* of its clients */
 	void (*admit)(struct fx_door *d, int fd);

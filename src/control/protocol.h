@@ -103,7 +103,8 @@ struct fx_device_limits {
 
 /*
  * Reply fds, in order: core page, arena, kick (write end), event wake (read end), userfaultfd device or none. After AUTH
- * there are none: the page is in the host's own arena and the core writes to it, the rest are KICK and WAKE.
+ * there are none: the page is in the host's own arena and the core writes to it, the rest are KICK and WAKE. A host that
+ * has shut its side of that connection down has its memory to itself once the core has closed the other.
  */
 struct fx_hello_rep {
 	struct fx_msg_head head;

@@ -192,7 +192,12 @@ void fx_client_drop(struct fx_client *c)
 	if (c->gone)
 		return;
 	c->gone = true;
-	close(c->src.fd); /* also takes it out of the epoll set */
+	if (c->ctx && c->door->ends_last) {
+		epoll_ctl(c->ctl->epoll, EPOLL_CTL_DEL, c->src.fd, NULL);
+		c->ctx->line = c->src.fd;
+	} else {
+		close(c->src.fd); /* also takes it out of the epoll set */
+	}
 	if (c->life.fd >= 0)
 		close(c->life.fd);
 	c->src.fd = c->life.fd = -1;

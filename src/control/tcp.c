@@ -28,6 +28,7 @@ enum {
 	STRANGER_MS = 5000, /* for showing a token */
 	WARN_MS = 1000,	    /* between two lines of the log about those who do not */
 	MESSAGES = 16,	    /* of a client, before others are heard */
+	DESCRIPTORS = 1 << 16, /* of a process that are looked through: it decides how many there are */
 };
 
 /* ---- who is it? ---- */
@@ -82,7 +83,7 @@ static bool has_open(pid_t pid, const struct socket_id *id, gid_t *gid)
 		return false;
 	}
 	*gid = d ? st.st_gid : 0;
-	while (d && !found && (e = readdir(d))) {
+	for (int i = 0; d && !found && i < DESCRIPTORS && (e = readdir(d)); i++) {
 		ssize_t n = readlinkat(dirfd(d), e->d_name, link, sizeof(link) - 1);
 
 		link[n > 0 ? n : 0] = '\0';
@@ -262,18 +263,23 @@ int fx_tcp_listen(struct fx_control *ctl, const char *listen_at, const char *tic
 	socklen_t len = sizeof(at);
 	char address[64];
 	const char *colon = listen_at ? strrchr(listen_at, ':') : NULL;
-	int fd, err = 0;
+	int fd, err = 0, end = 0;
+	unsigned port = 0;
 
 	if (listen_at) {
 		snprintf(address, sizeof(address), "%.*s", colon ? (int)(colon - listen_at) : 63, listen_at);
-		if (inet_pton(AF_INET, address, &at.sin_addr) != 1 || (colon && atoi(colon + 1) > UINT16_MAX)) {
+		if (colon && (sscanf(colon, ":%5u%n", &port, &end) != 1 || colon[end] || colon[1] == '-'))
+			port = UINT32_MAX;
+		if (inet_pton(AF_INET, address, &at.sin_addr) != 1 || port > UINT16_MAX) {
 			snprintf(why, size, "%s is no IPv4 ADDRESS:PORT to listen at", listen_at);
 			return -EINVAL;
 		}
-		at.sin_port = htons(colon ? (uint16_t)atoi(colon + 1) : 0);
+		at.sin_port = htons((uint16_t)port);
 	}
-	if (getrandom(ctl->token, sizeof(ctl->token), 0) != sizeof(ctl->token))
+	if (getrandom(ctl->token, sizeof(ctl->token), 0) != sizeof(ctl->token)) {
+		snprintf(why, size, "cannot draw a token: %s", strerror(errno));
 		return -EIO;
+	}
 	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(fd, SOMAXCONN) < 0 ||
 	    getsockname(fd, (struct sockaddr *)&at, &len) < 0)

@@ -351,6 +351,32 @@ static void memory_that_goes(void **state)
 	assert_int_equal(fx_control_counters(p->ctl)->broken_pipes, 2);
 }
 
+/* The connection ends when nothing more is written to the host's memory, however much was under way. */
+static void the_end_comes_last(void **state)
+{
+	struct play *p = *state;
+	struct far_host h;
+	struct far_cq cq;
+	struct fx_sq_slot e[1] = {{.nslots = 1}};
+	char buf[FX_MSG_BYTES];
+
+	for (int i = 0; i < 50; i++) {
+		far_open(&h, p->ticket);
+		cq = far_cq(&h, 0);
+		(void)cq;
+		for (int n = 0; n < 1 << FAR_CQ_SHIFT; n++)
+			far_post(&h, e);
+		if (i % 2)
+			far_nap();
+		shutdown(h.fd, SHUT_WR);
+		assert_int_equal(far_recv(&h, buf), 0);
+		assert_int_equal(k.dma->ops->pending(k.dma), 0);
+		assert_null(k.ctx);
+		far_close(&h);
+	}
+	await_empty(p, 0);
+}
+
 /* Nothing of an application's is mapped by the core, shared or not. */
 static void memory_stays_apart(void **state)
 {
@@ -380,6 +406,7 @@ int main(void)
 		TEST(receives),
 		TEST(overrun),
 		TEST(memory_that_goes),
+		TEST(the_end_comes_last),
 		TEST(memory_stays_apart),
 	};
 

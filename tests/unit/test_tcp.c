@@ -61,6 +61,33 @@ static void the_ticket(void **state)
 	a_host_is_served(p);
 }
 
+static void places_to_listen_at(void **state)
+{
+	static const char *const wrong[] = {"", "localhost", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:-1", "127.0.0.1:65536",
+					    "127.0.0.1:80 ", "127.0.0.1:99999999", "::1", "300.0.0.1:80"};
+	struct play *p = *state;
+	struct fx_control_cfg cfg = {.name = "second", .workers = 1, .port = &p->port, .poll = "", .dma = ""};
+	char why[512] = "", path[128];
+	struct fx_control *second = fx_control_create(&cfg, why, sizeof(why));
+	struct far_host h = {0};
+
+	assert_non_null(second);
+	snprintf(path, sizeof(path), "%s/second.tcp", p->dir);
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		assert_int_equal(fx_control_listen_tcp(second, wrong[i], path, 0600, why, sizeof(why)), -EINVAL);
+		assert_non_null(strstr(why, "ADDRESS:PORT"));
+	}
+	assert_true(fx_control_listen_tcp(second, "192.0.2.99:80", path, 0600, why, sizeof(why)) < 0); /* not ours */
+	assert_non_null(strstr(why, "192.0.2.99"));
+	assert_true(access(path, F_OK) < 0);
+	assert_int_equal(fx_control_listen_tcp(second, "127.0.0.2", path, 0644, why, sizeof(why)), 0);
+	far_ticket(&h, path);
+	assert_string_equal(h.address, "127.0.0.2");
+	fx_control_destroy(second);
+	assert_true(access(path, F_OK) < 0);
+	a_host_is_served(p);
+}
+
 /* Hosts are led to the token's file, flexinsctl stays; and the other way round. */
 static void each_role_has_its_door(void **state)
 {
@@ -278,8 +305,11 @@ static void one_request_at_a_time(void **state)
 	p->hold = true;
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(send(h.fd, &cq, sizeof(cq), 0), sizeof(cq));
+	for (int i = 0; i < PLAY_WAIT_MS && !fx_control_counters(p->ctl)->out_of_order; i++)
+		play_pause();
+	assert_int_equal(fx_control_counters(p->ctl)->out_of_order, 1);
+	p->hold = false; /* the connection ends when the worker knows nothing of it any more */
 	must_hang_up(&h);
-	p->hold = false;
 	munmap(h.arena, h.arena_size);
 	a_host_is_served(p);
 }
@@ -358,6 +388,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(the_ticket),
+		TEST(places_to_listen_at),
 		TEST(each_role_has_its_door),
 		TEST(wrong_tokens),
 		TEST(nothing_before_the_token),
