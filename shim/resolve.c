@@ -2,7 +2,7 @@
 /*
  * Interposed dlsym and dlvsym, for programs that load libibverbs themselves: asked for one of our functions by a
  * library's handle, they answer with ours. Everything else jumps on to the real one with the caller's return
- * address in its place, because RTLD_NEXT means "behind the caller" (contract 32).
+ * address in its place, because RTLD_NEXT means "behind the caller".
  *
  * Room: shim. May use: libc. The real dlsym cannot be asked for with dlsym: it is looked up in the symbol tables of
  * the loaded objects behind ours.

@@ -41,7 +41,7 @@ struct fx_cmd {
 	uint32_t pipe_pi;
 	int err; /* 0 or a negative errno */
 	uint8_t op;
-	bool in_turn; /* run only after the pipe was consumed up to pipe_pi (contract 9) */
+	bool in_turn; /* run only after the pipe was consumed up to pipe_pi (guarantee P7) */
 };
 
 struct fx_cmd_modify {

@@ -264,7 +264,7 @@ struct fx_modify_qp_req {
 	struct fx_msg_head head;
 	uint32_t qp;
 	uint32_t mask;	  /* enum ibv_qp_attr_mask */
-	uint32_t pipe_pi; /* run after the pipe was consumed up to here (contract 9) */
+	uint32_t pipe_pi; /* run after the pipe was consumed up to here (guarantee P7) */
 	uint32_t sq_index, rq_index; /* to RESET: where the counters go on */
 	uint32_t rsvd;
 	struct fx_qp_attr attr;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Queue pairs: checked and allocated here, run on their worker. A modify or destroy runs there after the
- * worker has consumed the context's pipe up to the index that the request names (contract 9); a destroyed QP
+ * worker has consumed the context's pipe up to the index that the request names (guarantee P7); a destroyed QP
  * comes back when nothing under way points at it any more.
  */
 #include <errno.h>

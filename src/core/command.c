@@ -99,7 +99,7 @@ void fx_ctx_dead(struct fx_worker *w, struct fx_wctx *ctx)
 
 /*
  * The application has its memory back when it hears of a reset or the end of a QP: what the QP still copies, or
- * has on its way as segments of that memory, READ responses too, has passed by then (contract 15).
+ * has on its way as segments of that memory, READ responses too, has passed by then (guarantee L1).
  */
 static int after_grace(struct fx_worker *w, struct fx_cmd *cmd)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Buffers. A frame goes out as a header buffer followed by the application's own memory, attached as external
- * buffers (contract 19); it comes home in pieces, each to its pool.
+ * buffers (guarantee F1); it comes home in pieces, each to its pool.
  *
  * What measured best (and is therefore done here): a stack of buffers of the worker's own in front of each
  * pool, raw buffers, external ones with their reference count in the buffer's private area, frames taken
@@ -27,7 +27,7 @@ static_assert(sizeof(struct fx_pkt) % _Alignof(struct fx_stage) == 0, "fx_stage 
 
 /* ---- pools ---- */
 
-/* One piece of an application's memory has left the transmit queue (contract 15). */
+/* One piece of an application's memory has left the transmit queue (guarantee L1). */
 static void segment_gone(void *addr, void *opaque)
 {
 	struct fx_pay_priv *priv = opaque;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Waiting (contracts 27, 28). Where CPUs are shared, a worker that has nothing to do spins for no longer than
+ * Waiting (guarantee S3). Where CPUs are shared, a worker that has nothing to do spins for no longer than
  * two microseconds and then sleeps, so that the application it waits for can run; it never yields, which on a
  * machine with two CPUs costs milliseconds. Who wants it writes an eventfd: the context's kick, or the
  * mailbox's.
@@ -30,7 +30,7 @@ enum {
 	SPIN_SHARED_NS = 2000,
 	SPIN_OWN_NS = 50000, /* with CPUs to spare */
 	LOAD_PERIOD_NS = 1000000,
-	BACKOFF_NS = 1000000,	 /* a port that cannot wake us, and helpers: contract 28 */
+	BACKOFF_NS = 1000000,	 /* a port that cannot wake us, and helpers */
 	LONGEST_NS = 1000000000, /* nothing needs it; it bounds the harm of a kick that never came */
 	WAKES = 8,
 	NICE = -15,

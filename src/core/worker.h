@@ -7,7 +7,7 @@
  *
  * A turn of its loop: commands of the control thread; rings that are copies, made like their hosts'; entries of the send
  * pipes, into the transport; then, until nothing moves any more: frames received, copies finished, timers (after receive:
- * contract 28), frames sent.
+ * a late loop must not send again what is acknowledged already), frames sent.
  */
 #ifndef FX_CORE_WORKER_H
 #define FX_CORE_WORKER_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Ways round the core's helper thread. What a request names of slow memory goes through memory that the core maps:
- * what is sent is copied when it is posted, what lands is copied when its completion is polled (contract 22).
+ * what is sent is copied when it is posted, what lands is copied when its completion is polled (guarantee W2).
  *
  * Room: host. May use: queue.h, the control protocol.
  *

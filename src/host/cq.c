@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Completion queues: polling merges the rings of the workers (contract 13), the shadow queues give back what a CQE
- * leaves out, and when the core is gone they give the flush completions too (contract 7).
+ * Completion queues: polling merges the rings of the workers, the shadow queues give back what a CQE
+ * leaves out, and when the core is gone they give the flush completions too (guarantee P4).
  *
  * Room: host. May use: context.c, arena.c, bounce.h, pipe/ring.h.
  */
@@ -147,7 +147,7 @@ int flexins_poll_cq(struct ibv_cq *ibcq, int num_entries, struct ibv_wc *wc)
 	if (look)
 		fx_look(ctx);
 	if (ctx->page->shared_cpus)
-		sched_yield(); /* contract 27: somebody we wait for may need this CPU */
+		sched_yield(); /* somebody we wait for may need this CPU */
 	return 0;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The event ring and asynchronous events. The core writes event records into the context's one ring and then a byte a
- * record into a pipe: a channel's, or for asynchronous events the context's, whose read end is async_fd (contract 25).
+ * record into a pipe: a channel's, or for asynchronous events the context's, whose read end is async_fd (guarantee S2).
  * Whoever has read a byte takes the records from the ring to where they belong, its own among them. When the core is
  * gone the pipes hang up, which becomes IBV_EVENT_DEVICE_FATAL once.
  *

@@ -208,7 +208,7 @@ static void kick(struct fx_context *ctx)
 	__atomic_store_n(&ctx->kicked, nap, __ATOMIC_RELAXED);
 }
 
-/* Waits for the worker to make room (contract 5); false: the core is gone. */
+/* Waits for the worker to make room (guarantee P1); false: the core is gone. */
 static bool await_room(struct fx_context *ctx, uint32_t nslots)
 {
 	unsigned turns = 0;

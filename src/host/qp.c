@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Queue pairs: creation, states, destruction. The core checks transitions and attributes; this side keeps what
- * posting and polling need, and what became of the queues (contracts 7, 9 and 10).
+ * posting and polling need, and what became of the queues (guarantees P4, P6 and P8).
  *
  * Room: host. May use: context.c, arena.c, cq.c, bounce.h.
  */
@@ -347,7 +347,7 @@ static void set_state(struct fx_vqp *qp, uint32_t state)
 	fx_unlock(&qp->sq_lock);
 }
 
-/* The core has done it. After RESET nothing posted before completes any more; the counters go on (contract 7). */
+/* The core has done it. After RESET nothing posted before completes any more; the counters go on (guarantee P4). */
 static void moved(struct fx_vqp *qp, const struct fx_modify_qp_rep *rep)
 {
 	fx_cqs_lock(qp);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Shadow queues, which keep what a CQE does not carry (contract 7), and the table that finds a CQE's QP.
+ * Shadow queues, which keep what a CQE does not carry (guarantee P4), and the table that finds a CQE's QP.
  *
  * Room: host. May use: libc. A shadow has one poster (under its queue's lock) and one retirer (under its CQ's
  * lock); the table is its CQ's and changes only under that CQ's lock. Which buffers the outstanding requests use is

@@ -2,7 +2,7 @@
 /*
  * A core on the other side of a bus: it shares no memory with this process. The connection is a TCP stream, rings and
  * core page lie in memory of this process that the core reaches by DMA, and descriptors that applications wait on are
- * pipes of our own, written by a thread that reads what the core says (contract 25).
+ * pipes of our own, written by a thread that reads what the core says (guarantee S2).
  *
  * Room: host. May use: link.h, ticket.h, libc. The thread holds no lock but the link's own and calls nobody.
  */

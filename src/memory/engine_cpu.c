@@ -4,7 +4,7 @@
  *
  * Room: memory. May use: memory/engine.h, memory/window.h for the poison mark. The hottest code of the stack.
  *
- * The order in which bytes become visible (contract 2): programs spin on the last byte, or the last word, of
+ * The order in which bytes become visible (guarantee O2): programs spin on the last byte, or the last word, of
  * a message and then read the rest. So each write stores its last word last, and no write begins before the
  * one before it is visible. Writes are merged into one copy only where the region is relaxed, since a copy
  * goes through its bytes in any order and a message may end in the middle of it; reads are merged wherever

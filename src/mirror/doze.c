@@ -2,7 +2,7 @@
 /*
  * Contexts that are left alone until their host kicks: looking at a pipe over a bus costs transfers, so one that has
  * been empty for a while is not looked at. The host's page says so first, then follows one last look: as with a
- * shared page, either that look finds an entry or its producer finds that it has to kick (contract 27).
+ * shared page, either that look finds an entry or its producer finds that it has to kick (guarantee S3).
  *
  * Room: mirror.
  */

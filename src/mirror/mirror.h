@@ -8,10 +8,10 @@
  * everything that takes a struct fx_mirror runs on the worker that owns it.
  *
  *	send pipe	pulled: the next slots are read again and again, as long as the host writes; a context that has been
- *			idle for a while dozes: its host is told to kick (contract 27), then one last look is taken
- *	receive queue	pulled when the transport asks for a fresh look (contract 12)
+ *			idle for a while dozes: its host is told to kick (guarantee S3), then one last look is taken
+ *	receive queue	pulled when the transport asks for a fresh look (guarantee P9)
  *	completions	pushed: a write for each run of CQEs; a full ring is believed only after a fresh look at the
- *			host's index (contract 13)
+ *			host's index (guarantee P10)
  *	events		pushed behind the CQEs that they tell of; the wake goes out when the record is there
  *
  * The engine reads and writes aligned lines of 64 bytes at once (struct fx_dma, lines), as a bus does: so a slot whose

@@ -8,7 +8,7 @@
  * offsets the host chooses. Rings have a power-of-two number of slots; an index counts up for ever
  * and slot `i` of lap `i >> shift` is valid when its phase byte equals the parity of the lap
  * (fx_phase()). The phase is the last byte of every slot, so one DMA write delivers entry and
- * notification together, and a consumer checks every slot of a long entry (contract 8).
+ * notification together, and a consumer checks every slot of a long entry (guarantee P5).
  * All integers are little-endian; imm is carried as the application gave it (network order).
  */
 #ifndef FX_PIPE_ABI_H
@@ -66,7 +66,7 @@ struct fx_sge {
 	uint32_t lkey;
 };
 
-/* QPN in the low 24 bits, generation in the high 8 (contract 9). */
+/* QPN in the low 24 bits, generation in the high 8 (guarantee P6). */
 static inline uint32_t fx_qpn_gen(uint32_t qpn, uint8_t gen)
 {
 	return (qpn & 0xffffffu) | (uint32_t)gen << FX_QPN_BITS;
@@ -84,7 +84,7 @@ struct fx_sq_slot {
 	uint8_t nslots; /* of this entry, this slot included */
 	uint8_t nsge;	/* 0 with FX_WRF_INLINE */
 	uint32_t qpn_gen;
-	uint32_t index; /* WQE counter of the QP's send queue; never restarts (contract 7) */
+	uint32_t index; /* WQE counter of the QP's send queue; never restarts (guarantee P4) */
 	uint32_t imm;	/* immediate, or the rkey to invalidate */
 	union {
 		struct {
@@ -109,7 +109,7 @@ static_assert(offsetof(struct fx_sq_slot, sge) == 32, "sq slot");
 static_assert(offsetof(struct fx_sq_slot, phase) == 63, "sq slot");
 
 /*
- * Arming a CQ (contract 26) is an entry of the send pipe: it comes in turn, kicks a worker that sleeps as any entry
+ * Arming a CQ (guarantee S1) is an entry of the send pipe: it comes in turn, kicks a worker that sleeps as any entry
  * does, and costs nothing while nobody arms. It carries how far the application knows the CQ: what it has consumed, or
  * what was there when the last event that it took was fired, whichever is more. (The latter since programs take an event,
  * arm, poll once, and rely on the next event to bring a CQE of its own.) The core alone writes CQEs, so it compares that
@@ -222,7 +222,7 @@ enum fx_wc_flags {
 	FX_WCF_SOLICITED = 1 << 7, /* of the pipe: wakes a solicited-only arm */
 };
 
-/* index retires every entry of its work queue up to and including itself (contract 7). */
+/* index retires every entry of its work queue up to and including itself (guarantee P4). */
 struct fx_cqe {
 	uint32_t qpn_gen; /* the local QP */
 	uint32_t index;
@@ -241,7 +241,7 @@ static_assert(offsetof(struct fx_cqe, phase) == 31, "cqe");
 
 /* Head of a CQ in the arena, before its ring; written by the host, read by the core. */
 struct fx_cq_head {
-	uint32_t ci; /* CQEs consumed so far (contract 13) */
+	uint32_t ci; /* CQEs consumed so far (guarantee P10) */
 	uint8_t rsvd[60];
 };
 static_assert(sizeof(struct fx_cq_head) == FX_LINE, "cq head");
@@ -254,7 +254,7 @@ struct fx_pipe_head {
 static_assert(sizeof(struct fx_pipe_head) == FX_LINE, "pipe head");
 
 /*
- * Events of a context: completion channels and asynchronous events (contract 25). After each record the core writes
+ * Events of a context: completion channels and asynchronous events (guarantee S2). After each record the core writes
  * one byte into a pipe: the channel's of the record's CQ, or the context's for asynchronous events. A record that finds
  * no room is lost and counted; asynchronous ones may take half of the ring, the rest is room for every CQ's one event.
  */
@@ -281,7 +281,7 @@ struct fx_core_page {
 	uint32_t magic;
 	uint32_t abi;
 	uint32_t alive;	      /* 0 once the core has ended on purpose */
-	uint32_t shared_cpus; /* 1: an empty poll should yield (contract 27) */
+	uint32_t shared_cpus; /* 1: an empty poll should yield (guarantee S3) */
 	uint8_t rsvd[48];
 	struct {
 		/*

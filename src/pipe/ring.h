@@ -195,7 +195,7 @@ struct fx_cq {
 	uint32_t ci; /* last seen of head->ci */
 	uint32_t handle;
 	uint64_t cookie;
-	bool overrun;	/* a CQE found no room: the CQ is in error, nothing is ever overwritten (contract 13) */
+	bool overrun;	/* a CQE found no room: the CQ is in error, nothing is ever overwritten (guarantee P10) */
 	uint32_t arm;	/* that waits for a CQE: sequence << 2 | enum fx_arm_kind; 0: none */
 	uint32_t fired; /* sequence of the last one that fired */
 	uint32_t loud;	/* one past the last CQE that fires a solicited-only arm */

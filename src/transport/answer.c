@@ -3,8 +3,8 @@
  * What the responder owes: acknowledges, NAKs, READ responses and the results of atomics, in the order of their
  * requests (IBTA 9.7.5).
  *
- * Room: transport. READ responses and results are jobs, cut and paced like requests (contract 4); an acknowledge waits until those
- * before it are out.
+ * Room: transport. READ responses and results are jobs, cut and paced like requests (guarantee O5); an acknowledge waits
+ * until those before it are out.
  */
 #include "transport/qp.h"
 

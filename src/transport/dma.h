@@ -4,7 +4,7 @@
  *
  * Room: transport (the seam); the engines themselves are the memory room's. May use: transport/mr.h. Submit, then poll for completions, always: the CPU engine only
  * happens to have them at once. An engine that is `ordered` makes its writes visible in the order of submission;
- * on any other, and between engines, the transport keeps one write of a QP in flight at a time (contract 2).
+ * on any other, and between engines, the transport keeps one write of a QP in flight at a time (guarantee O2).
  * All calls come from the one worker that owns the engine.
  */
 #ifndef FX_TRANSPORT_DMA_H
@@ -26,7 +26,7 @@ struct fx_dma_atomic {
 
 /*
  * One copy, or one atomic. `win` NULL: the slow path, at `va` of `mr`. Atomics are atomic among each other, and where
- * there is a window also to the CPUs that share it (contract 24); a word that `win` does not align fails.
+ * there is a window also to the CPUs that share it (guarantee W3); a word that `win` does not align fails.
  */
 struct fx_dma {
 	uint8_t *win;	/* window side, or NULL */

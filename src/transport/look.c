@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Fresh looks at receive queues (contract 12). Where the queue is a copy of the host's, an entry that is not here may be
+ * Fresh looks at receive queues (guarantee P9). Where the queue is a copy of the host's, an entry that is not here may be
  * there: so before "not ready" is said, the owner is asked for a look that begins now, and the packet waits for what it
  * brings. What arrives meanwhile waits behind it, and is taken up in its order of arrival.
  *

@@ -3,7 +3,7 @@
  * Memory regions and memory windows as the transport sees them: keys, rights, bounds, and where the bytes are.
  *
  * Room: transport. May use: C11 atomics. The memory room fills the regions in; the transport only reads them.
- * The table is read without locks (contract 14): a slot is published with release and unpublished by the
+ * The table is read without locks: a slot is published with release and unpublished by the
  * control thread, which frees the region only after every worker has passed a grace period.
  */
 #ifndef FX_TRANSPORT_MR_H

@@ -3,7 +3,7 @@
  * Memory windows: bound, invalidated, and what a peer may reach through them (IBTA 10.6.6, 10.6.7).
  *
  * Room: transport. A window changes at once, for every packet that is looked at from then on; the request that changed
- * it completes when nothing under way was let through before (contracts 1, 16). A type 2 window belongs to the QP that
+ * it completes when nothing under way was let through before (guarantees O1, L2). A type 2 window belongs to the QP that
  * it was bound with, in that QP's present life: a QP that was reset or destroyed has given its windows back.
  */
 #include "transport/qp.h"

@@ -4,7 +4,7 @@
  *
  * Room: transport. Every QP has two queues, requests and READ responses; a packet enters in PSN order, its copies are
  * submitted in that order, and it takes effect (completion, answer, READ) when it is at the head and its copies are
- * done: contracts 1 and 2. Copies of one queue run ahead of each other only on one ordered engine.
+ * done: guarantees O1 and O2. Copies of one queue run ahead of each other only on one ordered engine.
  */
 #include "transport/qp.h"
 
@@ -74,7 +74,7 @@ static const uint8_t *payload_at(const struct fx_pkt *p, uint32_t *len)
 
 /*
  * The next landing of the packet: its region and address, *len cut to what is contiguous; NULL if it is gone. The key
- * is looked up again: region or window may have gone since the packet was let in (contract 16).
+ * is looked up again: region or window may have gone since the packet was let in (guarantee L2).
  */
 static struct fx_mr *landing_at(struct fx_tp *tp, struct fx_pkt *p, uint64_t *va, uint32_t *len)
 {
@@ -242,7 +242,7 @@ static bool lost(struct fx_tp *tp, struct fx_pkt *p)
 }
 
 /*
- * Queues an atomic, once everything before it is in memory and went well (contract 1). What follows it on an ordered
+ * Queues an atomic, once everything before it is in memory and went well (guarantee O1). What follows it on an ordered
  * engine is done after it, and on any other waits.
  */
 static bool submit_atomic(struct fx_tp *tp, struct fx_fifo *f, struct fx_pkt *p)

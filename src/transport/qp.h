@@ -116,7 +116,7 @@ struct fx_wqe {
 	uint32_t length;
 	uint32_t psn;	/* of its first packet, once cut */
 	uint32_t npkt;	/* PSNs it takes */
-	uint16_t refs;	/* segments in the transmit queue (contract 15) */
+	uint16_t refs;	/* segments in the transmit queue (guarantee L1) */
 	uint8_t status; /* enum fx_wc_status, when it failed */
 	uint8_t again;	/* some of it was sent more than once */
 	uint32_t imm;
@@ -238,7 +238,7 @@ struct fx_qp {
 	uint8_t nak_want; /* AETH syndrome; 0: none */
 	uint8_t njobs, job_head;
 	uint32_t epsn;	     /* expected */
-	uint32_t placed_psn; /* all before it are in memory (contract 1) */
+	uint32_t placed_psn; /* all before it are in memory (guarantee O1) */
 	uint32_t msn;
 	uint32_t msg_off;    /* bytes of the message in progress */
 	uint32_t msg_flags;  /* enum fx_op_flags of its first packet: SEND or WRITE; 0: none */

@@ -3,7 +3,7 @@
  * The requester: cuts WQEs into request packets (IBTA 9.7.3, 9.4).
  *
  * Room: transport. A packet's payload is handed out as pieces of the application's windows; only inline data, which
- * came through the pipe, is copied behind the headers. Every cut looks the key up again (contract 16).
+ * came through the pipe, is copied behind the headers. Every cut looks the key up again (guarantee L2).
  * A READ is asked for in chunks of FX_READ_CHUNK packets, each a READ request of its own: responses are paced by the
  * window like everything else, and going back after a loss asks only for what is missing.
  */

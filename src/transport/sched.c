@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Whose packet is next: round robin in bytes, between contexts and then between the QPs of each (contract 6), so that
+ * Whose packet is next: round robin in bytes, between contexts and then between the QPs of each, so that
  * neither many QPs nor large packets get more of the wire.
  *
  * Room: transport. Contexts with something to send stand in a ring, and in each of them its QPs. Whoever is first sends

@@ -9,7 +9,7 @@
  *	fx_post(...)        for every entry that the send pipes delivered
  *	fx_tp_rx(...)       for every burst of frames; then fx_tp_released() gives finished buffers back
  *	fx_tp_poll_dma()    while fx_tp_dma_pending()
- *	fx_tp_timers()      after receive (contract 28)
+ *	fx_tp_timers()      after receive: what is acknowledged is not sent again
  *	fx_tp_tx(...)       until it returns less than asked for
  */
 #ifndef FX_TRANSPORT_TRANSPORT_H
@@ -205,7 +205,7 @@ bool fx_tp_tx_ready(const struct fx_tp *tp);
 /* The packet with `stage` set was gathered and sent (err 0), or could not be read (negative errno). */
 void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, struct fx_mw *mw, uint32_t psn,
 		  int err);
-/* One segment's buffer left the transmit queue (contract 15); wqe and mw are the packet's, each may be NULL. */
+/* One segment's buffer left the transmit queue (guarantee L1); wqe and mw are the packet's, each may be NULL. */
 void fx_tp_seg_done(struct fx_tp *tp, struct fx_wqe *wqe, struct fx_mw *mw);
 
 /*

@@ -8,7 +8,7 @@
  * The timers of the transport, all of them, and why (fx_timer_kind):
  *	RTO	the oldest unacknowledged packet was not acknowledged in time: go back to it (IBTA 9.7.6.1.3)
  *	RNR	the peer had no receive posted: wait as long as it asked, then go back (9.7.5.2.8)
- *	FLUSH	a QP in error looks for receives posted since, to flush them (contract 10)
+ *	FLUSH	a QP in error looks for receives posted since, to flush them (guarantee P8)
  */
 #ifndef FX_TRANSPORT_WHEEL_H
 #define FX_TRANSPORT_WHEEL_H

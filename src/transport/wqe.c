@@ -2,7 +2,7 @@
 /*
  * Send work requests: from pipe entries into per-QP chunks of WQEs.
  *
- * Room: transport. The worker drains every pipe into here (contract 6), so a QP that stalls keeps nobody else's
+ * Room: transport. The worker drains every pipe into here (guarantee P2), so a QP that stalls keeps nobody else's
  * entries waiting. Chunks come from a per-worker free list; the queue's cap bounds how many a QP can hold.
  */
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Planted transport bugs (contract 36): each row of mutants.list is an edit of a copy of src/transport; the simulation
+# Planted transport bugs: each row of mutants.list is an edit of a copy of src/transport; the simulation
 # must notice every one. Prints a table, and fails when a bug survives or an edit no longer applies.
 #
 # Usage: mutants.sh [NAME...]        CC, and JOBS (how many at a time) from the environment

@@ -381,7 +381,7 @@ static void test_local_errors(void **state)
 	}
 }
 
-/* While it waits behind slow copies its region goes, or theirs (contract 16): either way it does not happen. */
+/* While it waits behind slow copies its region goes, or theirs (guarantee L2): either way it does not happen. */
 static void test_region_gone(void **state)
 {
 	(void)state;

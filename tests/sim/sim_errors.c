@@ -378,7 +378,7 @@ static void test_cq_overrun(void **state)
 	pair_destroy(p);
 }
 
-/* ---- keys that end while in use (contract 16) ---- */
+/* ---- keys that end while in use (guarantee L2) ---- */
 
 static void test_key_ends(void **state)
 {

@@ -217,7 +217,7 @@ static uint64_t post_recvs(struct flow *f, uint64_t now)
 
 /* ---- completing ---- */
 
-/* A send completion; no frame that is still on its way may point at memory of what is over (contract 15). */
+/* A send completion; no frame that is still on its way may point at memory of what is over (guarantee L1). */
 static void sent(struct load *l, struct flow *f, const struct or_cqe *c)
 {
 	uint64_t m = or_retired(f->judge);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Receive queues of which the core has a copy: a receive that was posted in time is found by a fresh look, however long
- * that takes, and nobody is told "not ready" before it (contract 12).
+ * that takes, and nobody is told "not ready" before it (guarantee P9).
  *
  * Room: tests/sim. May use: cmocka.
  */

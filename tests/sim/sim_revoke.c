@@ -221,7 +221,7 @@ static void until_cqe(struct pair *p, unsigned at)
 }
 
 /*
- * Copies that were let in are in memory when the window's end is told (contract 1): by an invalidation, or by binding
+ * Copies that were let in are in memory when the window's end is told (guarantee O1): by an invalidation, or by binding
  * type 1 anew. What is let in and not yet on its way comes to nothing.
  */
 static void test_copies_end(void **state)

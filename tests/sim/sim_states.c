@@ -34,7 +34,7 @@ static void test_flush(void **state)
 		pair_expect(p, 0, i % 2 ? FX_WC_RDMA_READ : FX_WC_SEND, i, FX_WC_WR_FLUSH_ERR);
 	pair_expect(p, 0, FX_WC_RECV, 0, FX_WC_WR_FLUSH_ERR);
 	pair_expect_none(p, 0);
-	/* posting goes on, and flushes (contract 10) */
+	/* posting goes on, and flushes (guarantee P8) */
 	pair_recv(p, 0, 0, 10);
 	pair_run(p, 1 * MS);
 	pair_expect(p, 0, FX_WC_RECV, 1, FX_WC_WR_FLUSH_ERR);

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Every test that docs/guarantees.md names exists, and every guarantee names one or says how it is checked.
+# Every test that docs/guarantees.md names exists, every guarantee names one or says how it is checked, and every
+# guarantee that the code names exists.
 # Usage: check_guarantees.sh SOURCE_ROOT
 set -euo pipefail
 export LC_ALL=C
@@ -42,4 +43,9 @@ while IFS= read -r line; do
 	esac
 done < <(sed -n 's/^- //p' docs/guarantees.md)
 [ "$tests" -gt 50 ] || missing "list of tests: $tests were found"
+
+while IFS= read -r id; do
+	grep -q "^\*\*$id\. " docs/guarantees.md || missing "guarantee $id, of which the code speaks"
+done < <(grep -rhoE 'guarantees? [A-Z][0-9]+(( and|,) [A-Z][0-9]+)*' src shim tools tests --include='*.[ch]' |
+	grep -oE '[A-Z][0-9]+' | sort -u)
 exit "$bad"

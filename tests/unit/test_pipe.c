@@ -271,7 +271,7 @@ static void test_cq_wrap(void **state)
 	}
 }
 
-/* A CQE without room is lost, everything before it stays, and the CQ is in error for good (contract 13). */
+/* A CQE without room is lost, everything before it stays, and the CQ is in error for good (guarantee P10). */
 static void test_cq_overrun(void **state)
 {
 	static struct cq q;

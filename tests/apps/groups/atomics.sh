@@ -29,7 +29,7 @@ case_ib_atomic_bw_many()
 	pair ib_atomic_bw -A FETCH_AND_ADD -q 8 -o 16 -b -n 1000 -F
 }
 
-# Atomic to the application's own CPUs on whole pages (contract 24), and right on its stack too.
+# Atomic to the application's own CPUs on whole pages (guarantee W3), and right on its stack too.
 case_pages_and_stack()
 {
 	run "$HELPERS/selftalk" atomics
