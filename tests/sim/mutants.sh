@@ -4,6 +4,7 @@
 # must notice every one. Prints a table, and fails when a bug survives or an edit no longer applies.
 #
 # Usage: mutants.sh [NAME...]        CC, and JOBS (how many at a time) from the environment
+#        mutants.sh --check          only whether every edit still changes something
 set -euo pipefail
 export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)
@@ -11,6 +12,26 @@ root=$here/../..
 list=$here/mutants.list
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+
+# check: a moment's work, so it is a test of every run
+check() {
+	local name file edit bad=0
+
+	while IFS='|' read -r name file edit; do
+		case $name in '' | '#'*) continue ;; esac
+		file=$root/src/transport/${file// /}
+		if sed -E "${edit# }" "$file" | cmp -s - "$file"; then
+			echo "mutants: ${name%% *}: the edit changes nothing in ${file##*/}" >&2
+			bad=1
+		fi
+	done <"$list"
+	return "$bad"
+}
+
+if [ "${1-}" = --check ]; then
+	check
+	exit
+fi
 
 cc=${CC:-gcc}
 flags=(-std=c17 -D_GNU_SOURCE -O1 -g -fno-strict-aliasing -w)
