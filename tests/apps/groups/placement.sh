@@ -16,6 +16,7 @@ bus()
 {
 	core_start --placement emulated --bus "$1"
 	timeout 60 "$HELPERS/farhost" "$(ticket)"
+	core_start "${CORE_ARGS[@]}"
 }
 
 case_protocol()
@@ -69,6 +70,7 @@ case_ticket()
 	echo "127.0.0.1 1 00" >"$file"
 	core_start
 	[ ! -e "$file" ] || fail "a local core leaves $file, which leads hosts astray"
+	core_start "${CORE_ARGS[@]}" # as the next case expects it
 }
 
 # With a host that has all its rings open and does nothing: they are not looked at until it kicks.
