@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A host that shares no memory with its core, without libflexins: farhost TICKET. A queue pair connected to itself sends
- * and writes, sleeps on a channel, is reset with receives posted, and goes. Prints what it measured.
+ * A host that shares no memory with its core, without libflexins: farhost TICKET [SECONDS]. A queue pair connected to
+ * itself sends and writes, sleeps on a channel, is reset with receives posted, and goes; before that it does nothing for
+ * some seconds, if it is told to. Prints what it measured. Last it lies in its send pipe, and must be hung up on.
  *
  * Room: tests. May use: libc, unit/far_host.h.
  */
@@ -185,13 +186,25 @@ static void reset_and_again(void)
 	}
 }
 
+/* An entry of no length: the pipe is beyond repair, and the connection with it. */
+static void lie(void)
+{
+	struct fx_msg_head kick = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_KICK, .size = sizeof(kick)};
+	struct fx_sq_slot e = {.nslots = 0};
+	char buf[FX_MSG_BYTES];
+
+	fx_pipe_put(&h.pipe, &e);
+	FAR_NEED(send(h.fd, &kick, sizeof(kick), MSG_NOSIGNAL) == sizeof(kick));
+	FAR_NEED(far_recv(&h, buf) == 0);
+}
+
 int main(int argc, char **argv)
 {
 	struct fx_qp_req end;
 	struct fx_handle_rep rep;
 	uint32_t ch;
 
-	if (argc != 2)
+	if (argc < 2)
 		return 2;
 	far_open(&h, argv[1]);
 	FAR_NEED(far_simple(&h, FX_MSG_ALLOC_PD, 0, &pd) == 0);
@@ -207,11 +220,19 @@ int main(int argc, char **argv)
 	write_and_read();
 	sleep_on_channel();
 	reset_and_again();
+	if (argc > 2) {
+		puts("idle");
+		fflush(stdout);
+		sleep((unsigned)atoi(argv[2]));
+		post(FX_WR_WRITE, 64); /* it is all there still */
+		expect(FX_WC_RDMA_WRITE);
+	}
 	end = (struct fx_qp_req){.qp = qp.info.qp, .pipe_pi = h.pipe.pi};
 	FAR_NEED(FAR_ASK(&h, FX_MSG_DESTROY_QP, &end, &rep) == 0);
 	FAR_NEED(far_simple(&h, FX_MSG_DESTROY_CQ, cq.handle, NULL) == 0);
 	FAR_NEED(far_simple(&h, FX_MSG_DESTROY_CHANNEL, ch, NULL) == 0);
 	FAR_NEED(far_simple(&h, FX_MSG_DEREG_MR, mr_from.mr, NULL) == 0);
+	lie();
 	far_close(&h); /* with the rest open */
 	puts("fine");
 	return 0;
