@@ -30,6 +30,7 @@ struct remote {
 	struct fx_link link;
 	int fd;
 	bool listening;
+	bool cut; /* with the core still at the other end, perhaps: it may reach for the arena at any time */
 	pthread_t thread;
 	int async; /* read end of the pipe for asynchronous events, until it is handed out */
 	uint8_t *arena;
@@ -103,7 +104,7 @@ static void close_wakes(struct remote *r)
 /* The same that a core on this machine leaves behind: its page says so, and every pipe hangs up. */
 static void say_gone(struct remote *r)
 {
-	shutdown(r->fd, SHUT_RDWR);
+	shutdown(r->fd, SHUT_WR);
 	pthread_mutex_lock(&r->lock);
 	r->gone = true;
 	if (r->page)
@@ -135,6 +136,7 @@ static bool take_message(struct remote *r, union from_core *m)
 	return true;
 }
 
+/* The core closes its end when nothing of it touches our memory any more (docs/man/flexinsd.8). */
 static void *listen_to_core(void *arg)
 {
 	struct remote *r = arg;
@@ -143,6 +145,8 @@ static void *listen_to_core(void *arg)
 	while (take_message(r, &m))
 		;
 	say_gone(r);
+	while (read(r->fd, &m, sizeof(m)) > 0)
+		;
 	return NULL;
 }
 
@@ -179,8 +183,10 @@ static int remote_send(struct fx_link *l, const void *msg, size_t size)
 		p += n;
 		size -= (size_t)n;
 	}
-	if (size)
+	if (size) {
+		r->cut = true;
 		shutdown(r->fd, SHUT_RDWR); /* the thread says the rest */
+	}
 	pthread_mutex_unlock(&r->send_lock);
 	return size ? -ENODEV : 0;
 }
@@ -289,7 +295,8 @@ static void remote_wake_close(struct fx_link *l, uint32_t handle)
 /* ---- life ---- */
 
 /* The page is ours to set up, but for `sleeping`, which the core may have written by now. */
-static int remote_attach(struct fx_link *l, const struct fx_hello_rep *rep, struct fx_fds *fds, struct fx_attached *a)
+static int remote_attach(struct fx_link *l, const struct fx_hello_rep *rep, struct fx_fds *fds,
+			 struct fx_attached *a)
 {
 	struct remote *r = remote_of(l);
 	struct fx_core_page *page;
@@ -346,20 +353,33 @@ static void remote_fork(struct fx_link *l, enum fx_fork_time when)
 	r->listening = false;
 }
 
+/* Until the core has let go of our memory, or has had long enough for it. */
+static void hang_up(struct remote *r)
+{
+	struct timespec end;
+
+	shutdown(r->fd, SHUT_WR);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += FX_CALL_MS / 1000;
+	if (!pthread_clockjoin_np(r->thread, NULL, CLOCK_MONOTONIC, &end))
+		return;
+	r->cut = true;
+	shutdown(r->fd, SHUT_RDWR);
+	pthread_join(r->thread, NULL);
+}
+
 static void remote_close(struct fx_link *l)
 {
 	struct remote *r = remote_of(l);
 
-	if (r->fd >= 0)
-		shutdown(r->fd, SHUT_RDWR);
 	if (r->listening)
-		pthread_join(r->thread, NULL);
+		hang_up(r);
 	close_wakes(r);
 	if (r->async >= 0)
 		close(r->async);
 	if (r->fd >= 0)
 		close(r->fd);
-	if (r->arena)
+	if (r->arena && !r->cut) /* if it was cut, its addresses stay taken: nothing else may lie there */
 		munmap(r->arena, r->arena_size);
 	pthread_mutex_destroy(&r->send_lock);
 	pthread_mutex_destroy(&r->lock);
@@ -385,13 +405,15 @@ static const struct fx_link_ops remote_ops = {
 /* A child of fork() finds zeroes there: it may look, and has nothing of its parent's. */
 static int make_arena(struct remote *r)
 {
-	void *p = mmap(NULL, r->arena_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p = mmap(NULL, r->arena_size, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (p == MAP_FAILED)
 		return -errno;
 	r->arena = p;
 	r->link.arena = (uintptr_t)p;
-	return syscall(SYS_madvise, p, r->arena_size, MADV_WIPEONFORK) ? -errno : 0; /* not the shim's madvise() */
+	return syscall(SYS_madvise, p, r->arena_size, MADV_WIPEONFORK) ? -errno
+								       : 0; /* not the shim's madvise() */
 }
 
 static int connect_core(struct remote *r, const struct fx_ticket *t, bool *refused)

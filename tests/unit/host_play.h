@@ -76,6 +76,8 @@ struct core {
 	uint8_t token[FX_TOKEN_LEN];
 	uint16_t port;
 	uint64_t arena_size;
+	int lingers; /* hundredths of a second, with a host's arena, after that has hung up */
+	_Atomic bool let_go;
 	uint32_t nchannel;
 	_Atomic int last_conn; /* that asked for something */
 	_Atomic int rude;      /* enum rudeness, to a request of that kind: */
@@ -234,7 +236,8 @@ static inline size_t core_reg_mr(struct core *c, const struct fx_reg_mr_req *req
 	return sizeof(m->reg);
 }
 
-static inline size_t core_reg_done(const struct core *c, const struct fx_reg_mr_done_req *req, union core_msg *m)
+static inline size_t core_reg_done(const struct core *c, const struct fx_reg_mr_done_req *req,
+				   union core_msg *m)
 {
 	m->keys.mr = req->mr;
 	m->keys.lkey = 0x100 + req->mr;
@@ -330,6 +333,14 @@ static inline void core_accept(struct core *c)
 		close(fd);
 }
 
+/* Its DMA has not ended when the host hangs up. */
+static inline void core_let_go(struct core *c)
+{
+	for (int i = 0; i < c->lingers; i++, usleep(10000))
+		c->arena[c->arena_size - 1]++;
+	c->let_go = true;
+}
+
 static inline void *core_run(void *arg)
 {
 	struct core *c = arg;
@@ -347,6 +358,7 @@ static inline void *core_run(void *arg)
 		for (unsigned i = 0; i < CORE_CONNS; i++)
 			if (p[2 + i].revents && !core_serve(c, p[2 + i].fd)) {
 				c->conn[i] = -1;
+				core_let_go(c);
 				close(p[2 + i].fd);
 			}
 		if (p[1].revents)

@@ -78,13 +78,18 @@ static inline struct rig rig_start(uint32_t pipe_shift, const struct ibv_qp_cap 
 }
 
 /* Whatever became of the core, everything can be destroyed. */
-static inline void rig_end(struct rig *r)
+static inline void rig_leave(struct rig *r)
 {
 	if (r->qp)
 		assert_int_equal(flexins_destroy_qp(r->qp), 0);
 	assert_int_equal(flexins_destroy_cq(r->cq), 0);
 	assert_int_equal(flexins_dealloc_pd(r->pd), 0);
 	assert_int_equal(flexins_close_device(r->ctx), 0);
+}
+
+static inline void rig_end(struct rig *r)
+{
+	rig_leave(r);
 	core_end(r->core);
 }
 

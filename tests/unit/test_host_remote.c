@@ -120,7 +120,10 @@ static void a_wrong_token_is_refused(void **state)
 static void tickets_that_are_none(void **state)
 {
 	static const char *const texts[] = {
-		"", "127.0.0.1", "127.0.0.1 5", "127.0.0.1 5 00",
+		"",
+		"127.0.0.1",
+		"127.0.0.1 5",
+		"127.0.0.1 5 00",
 		"127.0.0.1 70000 0000000000000000000000000000000000000000000000000000000000000000",
 		"localhost 5 0000000000000000000000000000000000000000000000000000000000000000",
 		"127.0.0.1 5 000000000000000000000000000000000000000000000000000000000000000x",
@@ -273,7 +276,8 @@ static void two_end(struct two *t)
 /* The core fires the event of a CQ, armed by its owner. */
 static void fire(struct two *t, int i)
 {
-	struct fx_event e = {.kind = FX_EV_CQ, .object = (uint32_t)i + 1, .cookie = fx_cq_of(t->cq[i])->cookie};
+	struct fx_event e = {
+		.kind = FX_EV_CQ, .object = (uint32_t)i + 1, .cookie = fx_cq_of(t->cq[i])->cookie};
 
 	assert_int_equal(flexins_req_notify_cq(t->cq[i], 0), 0);
 	assert_true(fx_event_put(&t->events, &e, 1u << CORE_EVENT_SHIFT));
@@ -413,6 +417,20 @@ static void a_child_leaves_the_connection_alone(void **state)
 	two_end(&t);
 }
 
+/* The core may reach for the rings until it closes its end: before that they are no one else's memory. */
+static void the_arena_lasts_until_the_core_has_let_go(void **state)
+{
+	struct rig r = rig_start(6, &usual);
+	struct core *c = r.core;
+
+	(void)state;
+	c->lingers = 20;
+	c->let_go = false;
+	rig_leave(&r);
+	assert_true(c->let_go);
+	core_end(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -426,6 +444,7 @@ int main(void)
 		cmocka_unit_test(each_channel_has_its_wakes),
 		cmocka_unit_test(wakes_for_nobody),
 		cmocka_unit_test(everything_hangs_up),
+		cmocka_unit_test(the_arena_lasts_until_the_core_has_let_go),
 		cmocka_unit_test(a_child_leaves_the_connection_alone),
 	};
 
