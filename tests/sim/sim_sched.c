@@ -613,6 +613,19 @@ static void test_many_stalled_sources(void **state)
 /* Frames of one piece that may wait in all; and those that are not waiting but somewhere */
 enum { ROOM = 6144 / 6, SPARE = 2 * SIM_BURST + 32 };
 
+/* Nothing is lost in the end. */
+static void answers_again(struct world *w, struct mem *stalled)
+{
+	stalled->stalls = false;
+	for (unsigned k = 0; k < w->n; k++)
+		w->line[k].ask[0].depth = 0;
+	pass(w, 6000 * MS);
+	for (unsigned k = 0; k < w->n; k++)
+		assert_int_equal(w->line[k].ask[0].under_way, 0);
+	world_destroy(w);
+	mem_destroy(stalled);
+}
+
 /* What waits for memory that stalls keeps buffers: the first has the most, but there are always some left. */
 static void test_stalled_room(void **state)
 {
@@ -650,15 +663,7 @@ static void test_stalled_room(void **state)
 	pass(w, 1 * MS);
 	done = fine->ask[0].done + late->ask[0].done;
 	assert_true(done > 1 * MS * 1000 / FAST_LINE / (1 << 16) / 2);
-	/* and nothing is lost in the end */
-	stalled->stalls = false;
-	for (unsigned k = 0; k < w->n; k++)
-		w->line[k].ask[0].depth = 0;
-	pass(w, 6000 * MS);
-	for (unsigned k = 0; k < w->n; k++)
-		assert_int_equal(w->line[k].ask[0].under_way, 0);
-	world_destroy(w);
-	mem_destroy(stalled);
+	answers_again(w, stalled);
 }
 
 /* A QP of which nothing waits yet has a little more room, so that it is not kept out for good; but that ends too. */
@@ -690,14 +695,7 @@ static void test_stalled_newcomers(void **state)
 	keep_asking(w, mapped, 0, FX_WR_WRITE, 4096, 4);
 	pass(w, 1 * MS);
 	assert_true(mapped->ask[0].done > 100);
-	stalled->stalls = false;
-	for (unsigned k = 0; k < w->n; k++)
-		w->line[k].ask[0].depth = 0;
-	pass(w, 6000 * MS);
-	for (unsigned k = 0; k < w->n; k++)
-		assert_int_equal(w->line[k].ask[0].under_way, 0);
-	world_destroy(w);
-	mem_destroy(stalled);
+	answers_again(w, stalled);
 }
 
 /* A grace period waits for what its own context has begun, and for nothing of another's. */
