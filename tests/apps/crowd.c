@@ -69,6 +69,14 @@ static void hear(void *what, size_t size)
 	need(recv(partner, what, size, MSG_WAITALL) == (ssize_t)size, LOST, "hear");
 }
 
+static bool partner_lives(void)
+{
+	char c;
+	ssize_t n = recv(partner, &c, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	return n > 0 || (n < 0 && errno == EAGAIN);
+}
+
 /* ---- set-up ---- */
 
 static void open_device(void)
@@ -167,7 +175,6 @@ static void listen_to(unsigned round, bool sent, bool heard)
 	unsigned q = round % QPS, len = length_of(round);
 	time_t end = time(NULL) + PATIENCE_S;
 	struct ibv_wc wc;
-	char c;
 
 	for (unsigned idle = 0; !sent || !heard;) {
 		int n = ibv_poll_cq(cq, 1, &wc);
@@ -175,7 +182,7 @@ static void listen_to(unsigned round, bool sent, bool heard)
 		need(n >= 0, FAILED, "poll_cq");
 		if (!n) {
 			if (++idle % 1024 == 0)
-				need(recv(partner, &c, 1, MSG_PEEK | MSG_DONTWAIT) == 1 || errno == EAGAIN, LOST, "partner");
+				need(partner_lives(), LOST, "partner");
 			need(time(NULL) < end, FAILED, "round %u: %d s without a completion", round, PATIENCE_S);
 			continue;
 		}
