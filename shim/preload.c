@@ -31,41 +31,41 @@ int ibv_query_gid_type(struct ibv_context *c, uint8_t port, unsigned int index, 
 /* ---- translation ---- */
 
 /* The real function of a type, searched for once. */
-#define REAL(type, name)                                   \
-	({                                                 \
-		static void *slot_;                        \
-		void *real_ = fx_shim_real(#name, &slot_); \
-		if (!real_)                                \
-			fx_shim_missing(#name);            \
-		(type) real_;                              \
+#define REAL(type, name)                                                                                     \
+	({                                                                                                   \
+		static void *slot_;                                                                          \
+		void *real_ = fx_shim_real(#name, &slot_);                                                   \
+		if (!real_)                                                                                  \
+			fx_shim_missing(#name);                                                              \
+		(type) real_;                                                                                \
 	})
 
-#define TRANSLATE(ret, theirs, ours, params, args, is_ours)  \
-	EXPORT ret theirs params                             \
-	{                                                    \
-		if (is_ours)                                 \
-			return ours args;                    \
-		return REAL(ret(*) params, theirs) args;     \
+#define TRANSLATE(ret, theirs, ours, params, args, is_ours)                                                  \
+	EXPORT ret theirs params                                                                             \
+	{                                                                                                    \
+		if (is_ours)                                                                                 \
+			return ours args;                                                                    \
+		return REAL(ret(*) params, theirs) args;                                                     \
 	}
 
-#define X(ret, name, params, args, device) \
+#define X(ret, name, params, args, device)                                                                   \
 	TRANSLATE(ret, ibv_##name, flexins_##name, params, args, flexins_owns_device(device))
 FX_DEVICE_FNS(X)
 #undef X
-#define X(ret, name, params, args, context) \
+#define X(ret, name, params, args, context)                                                                  \
 	TRANSLATE(ret, ibv_##name, flexins_##name, params, args, flexins_owns_context(context))
 FX_CONTEXT_FNS(X)
 #undef X
-#define X(ret, theirs, ours, params, args, context) \
+#define X(ret, theirs, ours, params, args, context)                                                          \
 	TRANSLATE(ret, theirs, ours, params, args, flexins_owns_context(context))
 FX_RENAMED_FNS(X)
 #undef X
-#define X(name, params, args)                                                        \
-	EXPORT const char *ibv_##name params                                         \
-	{                                                                            \
-		static void *slot;                                                   \
-		const char *(*real)params = fx_shim_real("ibv_" #name, &slot);       \
-		return real ? real args : flexins_##name args;                       \
+#define X(name, params, args)                                                                                \
+	EXPORT const char *ibv_##name params                                                                 \
+	{                                                                                                    \
+		static void *slot;                                                                           \
+		const char *(*real)params = fx_shim_real("ibv_" #name, &slot);                               \
+		return real ? real args : flexins_##name args;                                               \
 	}
 FX_TEXT_FNS(X)
 #undef X
@@ -208,13 +208,13 @@ void *fx_shim_ours(const char *name)
 		FX_DEVICE_FNS(X) FX_CONTEXT_FNS(X)
 #undef X
 #define X(ret, theirs, ours, params, args, context) {#theirs, (void *)theirs},
-		FX_RENAMED_FNS(X)
+			FX_RENAMED_FNS(X)
 #undef X
 #define X(name, params, args) {"ibv_" #name, (void *)ibv_##name},
-		FX_TEXT_FNS(X)
+				FX_TEXT_FNS(X)
 #undef X
 #define X(name) {#name, (void *)name},
-		FX_SPECIAL_FNS(X)
+					FX_SPECIAL_FNS(X)
 #undef X
 	};
 

@@ -28,9 +28,9 @@ __attribute__((used)) void *fx_shim_real_dlsym, *fx_shim_real_dlvsym;
 /* ---- the loaded objects' symbol tables ---- */
 
 struct symbols {
-	const ElfW(Sym) *sym;
+	const ElfW(Sym) * sym;
 	const char *str;
-	const ElfW(Half) *version; /* NULL: the object has no versions */
+	const ElfW(Half) * version; /* NULL: the object has no versions */
 	const uint32_t *gnu_hash;
 	ElfW(Addr) base;
 };
@@ -72,8 +72,8 @@ static void *find_symbol(const struct symbols *s, const char *name)
 		uint32_t h = chains[i - first];
 		const ElfW(Sym) *sym = &s->sym[i];
 
-		if ((h | 1) == (hash | 1) && sym->st_shndx != SHN_UNDEF && strcmp(s->str + sym->st_name, name) == 0 &&
-		    !(s->version && s->version[i] & HIDDEN))
+		if ((h | 1) == (hash | 1) && sym->st_shndx != SHN_UNDEF &&
+		    strcmp(s->str + sym->st_name, name) == 0 && !(s->version && s->version[i] & HIDDEN))
 			return (void *)(s->base + sym->st_value);
 		if (h & 1)
 			break;
@@ -176,64 +176,64 @@ __attribute__((used)) void *fx_shim_dlvsym(void *handle, const char *name, const
  * function with registers and stack as the caller left them.
  */
 #if defined(__x86_64__)
-#define TRAMPOLINE(name)                            \
-	__asm__(".pushsection .text\n"              \
-		".globl " #name "\n"                \
-		".type " #name ", @function\n"      \
-		".balign 16\n" #name ":\n"          \
-		".cfi_startproc\n"                  \
-		"endbr64\n"                         \
-		"pushq %rdi\n"                      \
-		".cfi_adjust_cfa_offset 8\n"        \
-		"pushq %rsi\n"                      \
-		".cfi_adjust_cfa_offset 8\n"        \
-		"pushq %rdx\n"                      \
-		".cfi_adjust_cfa_offset 8\n"        \
-		"call fx_shim_" #name "\n"          \
-		"popq %rdx\n"                       \
-		".cfi_adjust_cfa_offset -8\n"       \
-		"popq %rsi\n"                       \
-		".cfi_adjust_cfa_offset -8\n"       \
-		"popq %rdi\n"                       \
-		".cfi_adjust_cfa_offset -8\n"       \
-		"testq %rax, %rax\n"                \
-		"jne 1f\n"                          \
-		"jmpq *fx_shim_real_" #name "(%rip)\n" \
-		"1: ret\n"                          \
-		".cfi_endproc\n"                    \
-		".size " #name ", . - " #name "\n"  \
+#define TRAMPOLINE(name)                                                                                     \
+	__asm__(".pushsection .text\n"                                                                       \
+		".globl " #name "\n"                                                                         \
+		".type " #name ", @function\n"                                                               \
+		".balign 16\n" #name ":\n"                                                                   \
+		".cfi_startproc\n"                                                                           \
+		"endbr64\n"                                                                                  \
+		"pushq %rdi\n"                                                                               \
+		".cfi_adjust_cfa_offset 8\n"                                                                 \
+		"pushq %rsi\n"                                                                               \
+		".cfi_adjust_cfa_offset 8\n"                                                                 \
+		"pushq %rdx\n"                                                                               \
+		".cfi_adjust_cfa_offset 8\n"                                                                 \
+		"call fx_shim_" #name "\n"                                                                   \
+		"popq %rdx\n"                                                                                \
+		".cfi_adjust_cfa_offset -8\n"                                                                \
+		"popq %rsi\n"                                                                                \
+		".cfi_adjust_cfa_offset -8\n"                                                                \
+		"popq %rdi\n"                                                                                \
+		".cfi_adjust_cfa_offset -8\n"                                                                \
+		"testq %rax, %rax\n"                                                                         \
+		"jne 1f\n"                                                                                   \
+		"jmpq *fx_shim_real_" #name "(%rip)\n"                                                       \
+		"1: ret\n"                                                                                   \
+		".cfi_endproc\n"                                                                             \
+		".size " #name ", . - " #name "\n"                                                           \
 		".popsection\n")
 #elif defined(__aarch64__)
-#define TRAMPOLINE(name)                                       \
-	__asm__(".pushsection .text\n"                         \
-		".globl " #name "\n"                           \
-		".type " #name ", %function\n"                 \
-		".balign 16\n" #name ":\n"                     \
-		".cfi_startproc\n"                             \
-		"hint #34\n" /* bti c */                       \
-		"stp x29, x30, [sp, #-48]!\n"                  \
-		".cfi_def_cfa_offset 48\n"                     \
-		".cfi_offset 29, -48\n"                        \
-		".cfi_offset 30, -40\n"                        \
-		"mov x29, sp\n"                                \
-		"stp x0, x1, [sp, #16]\n"                      \
-		"str x2, [sp, #32]\n"                          \
-		"bl fx_shim_" #name "\n"                       \
-		"mov x16, x0\n"                                \
-		"ldp x0, x1, [sp, #16]\n"                      \
-		"ldr x2, [sp, #32]\n"                          \
-		"ldp x29, x30, [sp], #48\n"                    \
-		".cfi_def_cfa_offset 0\n"                      \
-		".cfi_restore 29\n"                            \
-		".cfi_restore 30\n"                            \
-		"cbnz x16, 1f\n"                               \
-		"adrp x16, fx_shim_real_" #name "\n"           \
-		"ldr x16, [x16, :lo12:fx_shim_real_" #name "]\n" \
-		"br x16\n"                                     \
-		"1: mov x0, x16\n"                             \
-		"ret\n"                                        \
-		".cfi_endproc\n"                               \
-		".size " #name ", . - " #name "\n"             \
+#define TRAMPOLINE(name)                                                                                     \
+	__asm__(".pushsection .text\n"                                                                       \
+		".globl " #name "\n"                                                                         \
+		".type " #name ", %function\n"                                                               \
+		".balign 16\n" #name ":\n"                                                                   \
+		".cfi_startproc\n"                                                                           \
+		"hint #34\n" /* bti c */                                                                     \
+		"stp x29, x30, [sp, #-48]!\n"                                                                \
+		".cfi_def_cfa_offset 48\n"                                                                   \
+		".cfi_offset 29, -48\n"                                                                      \
+		".cfi_offset 30, -40\n"                                                                      \
+		"mov x29, sp\n"                                                                              \
+		"stp x0, x1, [sp, #16]\n"                                                                    \
+		"str x2, [sp, #32]\n"                                                                        \
+		"bl fx_shim_" #name "\n"                                                                     \
+		"mov x16, x0\n"                                                                              \
+		"ldp x0, x1, [sp, #16]\n"                                                                    \
+		"ldr x2, [sp, #32]\n"                                                                        \
+		"ldp x29, x30, [sp], #48\n"                                                                  \
+		".cfi_def_cfa_offset 0\n"                                                                    \
+		".cfi_restore 29\n"                                                                          \
+		".cfi_restore 30\n"                                                                          \
+		"cbnz x16, 1f\n"                                                                             \
+		"adrp x16, fx_shim_real_" #name "\n"                                                         \
+		"ldr x16, [x16, :lo12:fx_shim_real_" #name "]\n"                                             \
+		"br x16\n"                                                                                   \
+		"1: mov x0, x16\n"                                                                           \
+		"ret\n"                                                                                      \
+		".cfi_endproc\n"                                                                             \
+		".size " #name ", . - " #name "\n"                                                           \
 		".popsection\n")
 #else
 #error "dlsym needs a trampoline for this machine"

@@ -13,6 +13,8 @@
 #ifndef FX_SHIM_VERBS_DEF_H
 #define FX_SHIM_VERBS_DEF_H
 
+/* clang-format off */
+
 /* Functions of a device: recognised by its address. */
 #define FX_DEVICE_FNS(X)                                                                      \
 	X(const char *, get_device_name, (struct ibv_device * d), (d), d)                     \
@@ -111,5 +113,6 @@
 #define FX_SPECIAL_FNS(X) \
 	X(ibv_get_device_list) X(ibv_free_device_list) X(ibv_query_port) X(ibv_ack_async_event) \
 	X(ibv_import_device) X(ibv_fork_init) X(ibv_is_fork_initialized)
+/* clang-format on */
 
 #endif

@@ -35,8 +35,9 @@ struct place {
 };
 
 /* `e`: the line, if it is one. */
-__attribute__((format(printf, 3, 4))) static int refuse(const struct place *p, const struct rte_cfgfile_entry *e,
-							const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static int refuse(const struct place *p,
+							const struct rte_cfgfile_entry *e, const char *fmt,
+							...)
 {
 	int at = snprintf(p->why, p->size, "%.200s: ", p->path);
 	va_list ap;
@@ -91,8 +92,9 @@ static int set_quota(const struct place *p, struct fx_quota *q, const struct rte
 		if (!strcmp(key, e->name))
 			return amount(e->value, &q->limit[k])
 				       ? 0
-				       : refuse(p, e, "a number, perhaps with K, M, G or T for powers of 1024, or "
-						      "unlimited");
+				       : refuse(p, e,
+						"a number, perhaps with K, M, G or T for powers of 1024, or "
+						"unlimited");
 		snprintf(keys + strlen(keys), sizeof(keys) - strlen(keys), " %s", key);
 	}
 	return refuse(p, e, "there is no such key, but%s", keys);
@@ -210,7 +212,9 @@ static int check_lines(const struct place *p, FILE *f)
 			continue;
 		section |= *at == '[';
 		if (*at != '[' && (!section || !strchr(at, '=')))
-			return refuse(p, NULL, "line %u is no [SECTION], no KEY = VALUE behind one, and no # comment", n);
+			return refuse(p, NULL,
+				      "line %u is no [SECTION], no KEY = VALUE behind one, and no # comment",
+				      n);
 	}
 	return ferror(f) ? refuse(p, NULL, "cannot be read: %s", strerror(errno)) : 0;
 }

@@ -281,8 +281,8 @@ static void say_ready(struct core *core)
 	inet_ntop(AF_INET6, port->gid, gid, sizeof(gid));
 	fx_log(FX_LOG_INFO,
 	       "core %s is ready, %s: %s on port %s (%s), %s hugepages, polling %s, DMA %s, socket %s",
-	       core->o.name, is_remote(core) ? "emulated" : "local", gid, port->name, port->driver, fx_eal_has_huge() ? "with" : "without",
-	       core->o.poll, core->o.dma, core->path);
+	       core->o.name, is_remote(core) ? "emulated" : "local", gid, port->name, port->driver,
+	       fx_eal_has_huge() ? "with" : "without", core->o.poll, core->o.dma, core->path);
 	if (core->o.ready_fd < 0)
 		return;
 	if (write(core->o.ready_fd, "", 1) < 0)

@@ -86,7 +86,9 @@ static const char *set_ip(struct fx_options *o, const char *text)
 	uint8_t a[16];
 
 	o->ip = text;
-	return inet_pton(AF_INET, text, a) == 1 || inet_pton(AF_INET6, text, a) == 1 ? NULL : "an IPv4 or IPv6 address";
+	return inet_pton(AF_INET, text, a) == 1 || inet_pton(AF_INET6, text, a) == 1
+		       ? NULL
+		       : "an IPv4 or IPv6 address";
 }
 
 static const char *set_mtu(struct fx_options *o, const char *text)
@@ -223,7 +225,8 @@ const char *fx_option_set(struct fx_options *o, const char *key, const char *val
 
 static int parse_line(struct fx_options *o, int argc, char **argv)
 {
-	struct option list[OPTIONS + 3] = {{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'v'}};
+	struct option list[OPTIONS + 3] = {{"help", no_argument, NULL, 'h'},
+					   {"version", no_argument, NULL, 'v'}};
 	const char *allowed;
 	int c, which;
 
@@ -248,8 +251,12 @@ static int parse_line(struct fx_options *o, int argc, char **argv)
 
 static void defaults(struct fx_options *o)
 {
-	*o = (struct fx_options){
-		.name = "default", .dma = "cpu", .poll = "adaptive", .mtu = 4096, .ready_fd = -1, .log = FX_LOG_WARN};
+	*o = (struct fx_options){.name = "default",
+				 .dma = "cpu",
+				 .poll = "adaptive",
+				 .mtu = 4096,
+				 .ready_fd = -1,
+				 .log = FX_LOG_WARN};
 	set_placement(o, "local");
 	set_bus(o, "latency=1000,width=63,reorder=50,seed=1");
 	fx_quota_normal(&o->quota.others);

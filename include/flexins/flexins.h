@@ -112,8 +112,8 @@ int flexins_query_gid(struct ibv_context *context, uint8_t port, int index, unio
  * The same with type and network interface. flags: 0. size: bytes of *entry as the caller knows it. Returns 0;
  * EINVAL: no such port or index, ENODATA: an empty entry, EOPNOTSUPP: flags.
  */
-int flexins_query_gid_ex(struct ibv_context *context, uint32_t port, uint32_t index, struct ibv_gid_entry *entry,
-			 uint32_t flags, size_t size);
+int flexins_query_gid_ex(struct ibv_context *context, uint32_t port, uint32_t index,
+			 struct ibv_gid_entry *entry, uint32_t flags, size_t size);
 /*
  * Every entry that is not empty, into entries[max], each `size` bytes. flags: 0. Returns their number, or a negative
  * errno: -EINVAL more than max, -EOPNOTSUPP flags.
@@ -148,7 +148,8 @@ int flexins_dealloc_pd(struct ibv_pd *pd);
  */
 struct ibv_mr *flexins_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int access);
 /* The same, where keys address it from `iova` instead of `addr`; IBV_ACCESS_ZERO_BASED means from 0. */
-struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access);
+struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova,
+				   unsigned int access);
 /*
  * Waits until nothing of it is being sent or written. Its keys are dead then. Returns 0; EBUSY: memory windows are
  * bound to it, or were when their QP was reset or destroyed and have not been freed or bound again since.
@@ -251,7 +252,8 @@ struct ibv_qp *flexins_create_qp_ex(struct ibv_context *context, struct ibv_qp_i
  */
 int flexins_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int attr_mask);
 /* Fills in *attr and *init_attr, all of them whatever attr_mask says. Returns 0. */
-int flexins_query_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int attr_mask, struct ibv_qp_init_attr *init_attr);
+int flexins_query_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int attr_mask,
+		     struct ibv_qp_init_attr *init_attr);
 /* Outstanding requests do not complete any more. Waits until its asynchronous events were acknowledged. Returns 0. */
 int flexins_destroy_qp(struct ibv_qp *qp);
 /*
@@ -327,7 +329,8 @@ int flexins_modify_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr, int attr_
 int flexins_query_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr);
 int flexins_destroy_srq(struct ibv_srq *srq);
 struct ibv_ah *flexins_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr);
-struct ibv_ah *flexins_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc, struct ibv_grh *grh, uint8_t port);
+struct ibv_ah *flexins_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc, struct ibv_grh *grh,
+					 uint8_t port);
 int flexins_init_ah_from_wc(struct ibv_context *context, uint8_t port, struct ibv_wc *wc, struct ibv_grh *grh,
 			    struct ibv_ah_attr *attr);
 int flexins_destroy_ah(struct ibv_ah *ah);

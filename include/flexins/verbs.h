@@ -17,12 +17,13 @@
 #undef ibv_reg_mr_iova
 
 /* Structures that grow are passed with their size. */
-#define ibv_query_port(context, port, attr) flexins_query_port(context, port, attr, sizeof(struct ibv_port_attr))
-#define ibv_query_device_ex(context, input, attr) \
+#define ibv_query_port(context, port, attr)                                                                  \
+	flexins_query_port(context, port, attr, sizeof(struct ibv_port_attr))
+#define ibv_query_device_ex(context, input, attr)                                                            \
 	flexins_query_device_ex(context, input, attr, sizeof(struct ibv_device_attr_ex))
-#define ibv_query_gid_ex(context, port, index, entry, flags) \
+#define ibv_query_gid_ex(context, port, index, entry, flags)                                                 \
 	flexins_query_gid_ex(context, port, index, entry, flags, sizeof(struct ibv_gid_entry))
-#define ibv_query_gid_table(context, entries, max, flags) \
+#define ibv_query_gid_table(context, entries, max, flags)                                                    \
 	flexins_query_gid_table(context, entries, max, flags, sizeof(struct ibv_gid_entry))
 
 #define ibv_ack_async_event flexins_ack_async_event

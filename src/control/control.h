@@ -50,10 +50,10 @@ struct fx_place_ops;
 extern const struct fx_place_ops fx_place_shared, fx_place_remote;
 
 struct fx_control_cfg {
-	const char *name; /* of the core */
-	const char *poll; /* for SHOW */
-	const char *dma;  /* for SHOW */
-	const char *bus;  /* for SHOW; NULL: there is none */
+	const char *name;		  /* of the core */
+	const char *poll;		  /* for SHOW */
+	const char *dma;		  /* for SHOW */
+	const char *bus;		  /* for SHOW; NULL: there is none */
 	const struct fx_place_ops *place; /* NULL: shared */
 	uint32_t workers;
 	bool shared_cpus;   /* an empty poll of the application should yield */
@@ -80,8 +80,8 @@ int fx_control_listen(struct fx_control *ctl, const char *path, unsigned mode, c
  * Listens for hosts at `at` ("ADDRESS:PORT", NULL: any port of 127.0.0.1), and leaves address and token in the file
  * `ticket`, readable as `mode` has it. From then on the socket is for FX_ROLE_CTL only. 0, or a negative errno with `why`.
  */
-int fx_control_listen_tcp(struct fx_control *ctl, const char *at, const char *ticket, unsigned mode, char *why,
-			  size_t size);
+int fx_control_listen_tcp(struct fx_control *ctl, const char *at, const char *ticket, unsigned mode,
+			  char *why, size_t size);
 /*
  * Serves until fx_control_stop() or the linger time; then says goodbye to the clients and takes everything
  * down.

@@ -27,7 +27,8 @@ static int check_ring(struct fx_client *c, const struct fx_create_cq_req *req)
 		return fx_refuse(c, -EINVAL, "a CQ of 2^%u entries is beyond the device's 2^%u", req->shift,
 				 FX_LIMIT_CQE_SHIFT);
 	if (!fx_arena_holds(req->off, sizeof(struct fx_cq_head) + ((uint64_t)FX_CQE_SIZE << req->shift)))
-		return fx_refuse(c, -EINVAL, "a CQ of 2^%u entries at %#llx is misaligned or outside of the arena",
+		return fx_refuse(c, -EINVAL,
+				 "a CQ of 2^%u entries at %#llx is misaligned or outside of the arena",
 				 req->shift, (unsigned long long)req->off);
 	return 0;
 }

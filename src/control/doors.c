@@ -68,7 +68,8 @@ int fx_client_known(struct fx_client *c, const struct ucred *cred)
 	}
 	if (!fx_user_admits(c->user)) {
 		ctl->n.refused_quota++;
-		return fx_refuse(c, -EDQUOT, "user %u has all the connections that it may have", (unsigned)cred->uid);
+		return fx_refuse(c, -EDQUOT, "user %u has all the connections that it may have",
+				 (unsigned)cred->uid);
 	}
 	watch_process(c);
 	c->known = true;
@@ -217,8 +218,8 @@ int fx_control_listen(struct fx_control *ctl, const char *path, unsigned mode, c
 	return fx_door_open(ctl, FX_DOOR_LOCAL, fd);
 }
 
-int fx_control_listen_tcp(struct fx_control *ctl, const char *at, const char *ticket, unsigned mode, char *why,
-			  size_t size)
+int fx_control_listen_tcp(struct fx_control *ctl, const char *at, const char *ticket, unsigned mode,
+			  char *why, size_t size)
 {
 	int fd = fx_tcp_listen(ctl, at, ticket, mode, why, size);
 

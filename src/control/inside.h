@@ -126,7 +126,7 @@ struct fx_ctx {
 	struct fx_control *ctl;
 	struct fx_user *user;
 	struct fx_client *client; /* NULL: gone */
-	int line; /* its connection, where that ends last; -1: it has none of its own */
+	int line;		  /* its connection, where that ends last; -1: it has none of its own */
 	pid_t pid;
 	uid_t uid;
 	gid_t gid;

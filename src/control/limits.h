@@ -22,9 +22,10 @@ enum {
 	FX_LIMIT_PD = 16384,
 	FX_LIMIT_RD_ATOMIC = 16,
 	FX_LIMIT_RQ_SHIFT = 20,
-	FX_QPN_REST_MS = 1000, /* until a destroyed QP's number comes back: its last packets are gone by then */
-	FX_PIPE_SHIFT = 11,    /* slots of a context's send pipe */
-	FX_EVENT_SHIFT = 15,   /* records of its event ring: half of it has room for one of every CQ */
+	FX_QPN_REST_MS =
+		1000,	     /* until a destroyed QP's number comes back: its last packets are gone by then */
+	FX_PIPE_SHIFT = 11,  /* slots of a context's send pipe */
+	FX_EVENT_SHIFT = 15, /* records of its event ring: half of it has room for one of every CQ */
 };
 #define FX_LIMIT_MR_SIZE (UINT64_C(1) << 46)
 #define FX_ARENA_SIZE (UINT64_C(1) << 30) /* address space: the pages are taken on first use */

@@ -4,12 +4,12 @@
 
 #include "control/inside.h"
 
-const char *const fx_obj_names[FX_OBJ_KINDS] = {"PD", "completion channel", "CQ", "QP", "MR", "memory window"};
+const char *const fx_obj_names[FX_OBJ_KINDS] = {"PD", "completion channel", "CQ", "QP",
+						"MR", "memory window"};
 
 static const uint8_t quotas[FX_OBJ_KINDS] = {
 	[FX_OBJ_PD] = FX_QUOTA_pds, [FX_OBJ_CHANNEL] = FX_QUOTA_channels, [FX_OBJ_CQ] = FX_QUOTA_cqs,
-	[FX_OBJ_QP] = FX_QUOTA_qps, [FX_OBJ_MR] = FX_QUOTA_mrs,
-	[FX_OBJ_MW] = FX_QUOTA_mws,
+	[FX_OBJ_QP] = FX_QUOTA_qps, [FX_OBJ_MR] = FX_QUOTA_mrs,		  [FX_OBJ_MW] = FX_QUOTA_mws,
 };
 
 static int table_full(struct fx_client *c, enum fx_obj_kind kind)
@@ -17,9 +17,10 @@ static int table_full(struct fx_client *c, enum fx_obj_kind kind)
 	const struct fx_table *t = &c->ctl->objs[kind];
 
 	if (t->used < t->size)
-		return fx_refuse(c, -EAGAIN,
-				 "this core has no %s number that has rested for %u ms since its last use: try again",
-				 fx_obj_names[kind], t->rest_ms);
+		return fx_refuse(
+			c, -EAGAIN,
+			"this core has no %s number that has rested for %u ms since its last use: try again",
+			fx_obj_names[kind], t->rest_ms);
 	return fx_refuse(c, -ENOMEM, "this core has no %s left (it holds %u)", fx_obj_names[kind], t->size);
 }
 

@@ -48,7 +48,8 @@ static int reach_arena(struct fx_ctx *ctx, struct fx_arena *a, uint64_t addr)
 	if (!seg)
 		return -ENOMEM;
 	a->mem = (struct fx_mr){.access = FX_ACC_LOCAL_WRITE, .ctx = ctx->id};
-	err = fx_space_plan(ctx->space, addr, FX_ARENA_SIZE, a->mem.access, FX_PLAN_ALL_SLOW, seg, &nseg, fds, &nfd);
+	err = fx_space_plan(ctx->space, addr, FX_ARENA_SIZE, a->mem.access, FX_PLAN_ALL_SLOW, seg, &nseg, fds,
+			    &nfd);
 	if (!err)
 		err = fx_space_commit(ctx->space, seg, nseg, 0, &a->mem);
 	a->mapped = !err;
@@ -70,8 +71,10 @@ static int open_arena(struct fx_ctx *ctx, struct fx_client *c)
 	if (!err)
 		err = ctx->arena ? reach_arena(ctx, ctx->arena, addr) : -ENOMEM;
 	if (err)
-		return fx_refuse(c, err, "there are no %llu bytes of memory for rings at %#llx of process %d: %s",
-				 (unsigned long long)FX_ARENA_SIZE, (unsigned long long)addr, (int)ctx->pid, strerror(-err));
+		return fx_refuse(c, err,
+				 "there are no %llu bytes of memory for rings at %#llx of process %d: %s",
+				 (unsigned long long)FX_ARENA_SIZE, (unsigned long long)addr, (int)ctx->pid,
+				 strerror(-err));
 	at.mem = &ctx->arena->mem;
 	ctx->wctx->mirror = fx_mirror_ctx_new(&at, &ctx->wctx->pipe, &ctx->wctx->events, ctx->wctx);
 	return ctx->wctx->mirror ? 0 : -ENOMEM;
@@ -148,7 +151,8 @@ static int wake_open(struct fx_ctx *ctx, struct fx_wake *w, uint32_t handle)
 		free(ear);
 		return err;
 	}
-	*ear = (struct fx_ear){.src = {.fd = fd[0], .ready = heard, .ctl = ctx->ctl}, .ctx = ctx, .handle = handle};
+	*ear = (struct fx_ear){
+		.src = {.fd = fd[0], .ready = heard, .ctl = ctx->ctl}, .ctx = ctx, .handle = handle};
 	*w = (struct fx_wake){.ring = fd[1], .ear = -1, .listener = ear};
 	return fx_source_add(ctx->ctl, &ear->src, EPOLLIN);
 }

@@ -70,10 +70,11 @@ static int open_arena(struct fx_ctx *ctx, struct fx_client *c)
 	w->pipe = (struct fx_pipe_rx){.head = (struct fx_pipe_head *)(a->map + FX_PIPE_OFF),
 				      .slots = a->map + FX_PIPE_OFF + sizeof(struct fx_pipe_head),
 				      .shift = FX_PIPE_SHIFT};
-	w->events = (struct fx_event_tx){.head = (struct fx_event_head *)(a->map + FX_EVENT_OFF),
-					 .ring = (struct fx_event *)(a->map + FX_EVENT_OFF + sizeof(struct fx_event_head)),
-					 .shift = FX_EVENT_SHIFT,
-					 .told = tell_at_once};
+	w->events = (struct fx_event_tx){
+		.head = (struct fx_event_head *)(a->map + FX_EVENT_OFF),
+		.ring = (struct fx_event *)(a->map + FX_EVENT_OFF + sizeof(struct fx_event_head)),
+		.shift = FX_EVENT_SHIFT,
+		.told = tell_at_once};
 	return 0;
 }
 

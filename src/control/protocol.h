@@ -12,13 +12,14 @@
 #include "pipe/abi.h"
 
 #define FX_PROTO_MAGIC 0x31435846u /* "FXC1": never changes, so that any version can refuse any other */
-#define FX_RUNTIME_DIR "/run/flexins" /* non-root: $XDG_RUNTIME_DIR/flexins or /tmp/flexins-UID; socket: NAME.sock */
+#define FX_RUNTIME_DIR                                                                                       \
+	"/run/flexins" /* non-root: $XDG_RUNTIME_DIR/flexins or /tmp/flexins-UID; socket: NAME.sock */
 
 enum fx_msg_op {
 	FX_MSG_HELLO = 1, /* the first message of every connection, host and flexinsctl alike */
 	FX_MSG_ALLOC_PD,
 	FX_MSG_DEALLOC_PD,
-	FX_MSG_REG_MR,	   /* step 1: reply says which ranges to convert, with a memfd each */
+	FX_MSG_REG_MR,	    /* step 1: reply says which ranges to convert, with a memfd each */
 	FX_MSG_REG_MR_DONE, /* step 2: what was converted; reply has the keys */
 	FX_MSG_DEREG_MR,
 	FX_MSG_ALLOC_MW,
@@ -46,9 +47,9 @@ enum fx_msg_op {
 struct fx_msg_head {
 	uint32_t magic;
 	uint16_t op;
-	uint16_t seq;	/* echoed in the reply */
-	int32_t err;	/* replies: 0 or an errno, positive */
-	uint32_t size;	/* whole message, this head included */
+	uint16_t seq;  /* echoed in the reply */
+	int32_t err;   /* replies: 0 or an errno, positive */
+	uint32_t size; /* whole message, this head included */
 };
 static_assert(sizeof(struct fx_msg_head) == 16, "msg head");
 
@@ -86,7 +87,8 @@ struct fx_hello_req {
 	uint32_t role;
 	char version[FX_VERSION_LEN];
 	char program[FX_VERSION_LEN]; /* comm of the process, for flexinsctl */
-	uint64_t arena; /* after AUTH: address of the arena, arena_size bytes of the host's own memory; else 0 */
+	uint64_t
+		arena; /* after AUTH: address of the arena, arena_size bytes of the host's own memory; else 0 */
 };
 
 /* Device limits, as query_device answers them. */
@@ -114,13 +116,13 @@ struct fx_hello_rep {
 	uint64_t pipe_off; /* the context's send pipe for worker 0: struct fx_pipe_head, then slots */
 	uint32_t pipe_shift;
 	uint32_t event_shift;
-	uint64_t event_off; /* struct fx_event_head, then records */
-	uint64_t heap_off; /* from here to arena_size the host allocates as it likes */
-	uint32_t ctx;	   /* context number, as flexinsctl shows it */
-	uint32_t have_uffd; /* 1: the last fd is a userfaultfd device */
-	uint64_t page_off;  /* struct fx_core_page, after AUTH; the host sets all of it up but `sleeping` */
+	uint64_t event_off;   /* struct fx_event_head, then records */
+	uint64_t heap_off;    /* from here to arena_size the host allocates as it likes */
+	uint32_t ctx;	      /* context number, as flexinsctl shows it */
+	uint32_t have_uffd;   /* 1: the last fd is a userfaultfd device */
+	uint64_t page_off;    /* struct fx_core_page, after AUTH; the host sets all of it up but `sleeping` */
 	uint32_t shared_cpus; /* for that page */
-	uint32_t remote;      /* 1: the core reaches all memory by DMA: nothing is to be converted or bounced */
+	uint32_t remote; /* 1: the core reaches all memory by DMA: nothing is to be converted or bounced */
 	struct fx_device_limits limits;
 	char version[FX_VERSION_LEN];
 	char core[FX_VERSION_LEN]; /* the core's name */
@@ -177,7 +179,8 @@ struct fx_reg_mr_done_req {
 	struct fx_msg_head head;
 	uint32_t mr;
 	uint32_t nseg;
-	uint64_t converted; /* bit i: segment i is now the memfd; a clear bit of a CONVERT falls back to SLOW */
+	uint64_t
+		converted; /* bit i: segment i is now the memfd; a clear bit of a CONVERT falls back to SLOW */
 };
 /* What goes through the helper thread: sorted, apart from one another; one run of everything where there are more. */
 enum { FX_SLOW_RUNS = 32 };
@@ -263,8 +266,8 @@ static_assert(sizeof(struct fx_qp_attr) == 112, "qp attr");
 struct fx_modify_qp_req {
 	struct fx_msg_head head;
 	uint32_t qp;
-	uint32_t mask;	  /* enum ibv_qp_attr_mask */
-	uint32_t pipe_pi; /* run after the pipe was consumed up to here (guarantee P7) */
+	uint32_t mask;		     /* enum ibv_qp_attr_mask */
+	uint32_t pipe_pi;	     /* run after the pipe was consumed up to here (guarantee P7) */
 	uint32_t sq_index, rq_index; /* to RESET: where the counters go on */
 	uint32_t rsvd;
 	struct fx_qp_attr attr;
@@ -288,7 +291,7 @@ struct fx_query_qp_rep {
 
 struct fx_query_port_rep {
 	struct fx_msg_head head;
-	uint32_t state, phys_state; /* as enum ibv_port_state */
+	uint32_t state, phys_state;   /* as enum ibv_port_state */
 	uint32_t max_mtu, active_mtu; /* enum ibv_mtu */
 	uint32_t active_speed, active_width;
 	uint32_t max_msg_sz, gid_count;

@@ -12,7 +12,9 @@
 
 #include "control/inside.h"
 
-enum { SPARE_CLIENTS = 64 }; /* connections of a user beyond its contexts: flexinsctl, and those not greeted yet */
+enum {
+	SPARE_CLIENTS = 64
+}; /* connections of a user beyond its contexts: flexinsctl, and those not greeted yet */
 
 const struct fx_quota_info fx_quota_info[FX_QUOTA_KINDS] = {
 #define X(k, what, more, usual) [FX_QUOTA_##k] = {.key = #k, .name = what, .text = more, .normal = usual},
@@ -114,9 +116,10 @@ static int refuse(struct fx_client *c, enum fx_quota_kind k, uint64_t n)
 	c->ctl->n.refused_quota++;
 	if (n > 1)
 		snprintf(what, sizeof(what), ", %llu more are wanted", (unsigned long long)n);
-	return fx_refuse(c, -ENOMEM, "user %s%s(uid %u) has %llu of %llu %s%s: destroy some, or raise [quota] %s",
-			 u->name, u->name[0] ? " " : "", (unsigned)u->uid, (unsigned long long)u->used[k],
-			 (unsigned long long)u->quota.limit[k], fx_quota_info[k].name, what, fx_quota_info[k].key);
+	return fx_refuse(
+		c, -ENOMEM, "user %s%s(uid %u) has %llu of %llu %s%s: destroy some, or raise [quota] %s",
+		u->name, u->name[0] ? " " : "", (unsigned)u->uid, (unsigned long long)u->used[k],
+		(unsigned long long)u->quota.limit[k], fx_quota_info[k].name, what, fx_quota_info[k].key);
 }
 
 int fx_quota_take(struct fx_client *c, enum fx_quota_kind k, uint64_t n)

@@ -21,15 +21,15 @@
  * the core holds, so that there is something left for another one. A core keeps a send work request in 64 to 1024
  * bytes of its own memory; registered bytes are the applications' memory.
  */
-#define FX_QUOTA_LIST(X)                                                                         \
-	X(contexts, "contexts", "open devices, each with a send pipe", FX_LIMIT_CLIENTS / 2)     \
-	X(pds, "PDs", "protection domains", FX_LIMIT_PD / 2)                                     \
-	X(channels, "channels", "completion channels", FX_LIMIT_CHANNEL / 2)                     \
-	X(cqs, "CQs", "completion queues", FX_LIMIT_CQ / 2)                                      \
-	X(qps, "QPs", "queue pairs", FX_LIMIT_QP / 2)                                            \
-	X(send_wrs, "send work requests", "the sum of max_send_wr of all QPs", UINT64_C(4) << 20) \
-	X(mrs, "MRs", "memory regions", FX_LIMIT_MR / 2)                                         \
-	X(mr_bytes, "registered bytes", "the sum of the lengths of all MRs", FX_UNLIMITED)        \
+#define FX_QUOTA_LIST(X)                                                                                     \
+	X(contexts, "contexts", "open devices, each with a send pipe", FX_LIMIT_CLIENTS / 2)                 \
+	X(pds, "PDs", "protection domains", FX_LIMIT_PD / 2)                                                 \
+	X(channels, "channels", "completion channels", FX_LIMIT_CHANNEL / 2)                                 \
+	X(cqs, "CQs", "completion queues", FX_LIMIT_CQ / 2)                                                  \
+	X(qps, "QPs", "queue pairs", FX_LIMIT_QP / 2)                                                        \
+	X(send_wrs, "send work requests", "the sum of max_send_wr of all QPs", UINT64_C(4) << 20)            \
+	X(mrs, "MRs", "memory regions", FX_LIMIT_MR / 2)                                                     \
+	X(mr_bytes, "registered bytes", "the sum of the lengths of all MRs", FX_UNLIMITED)                   \
 	X(mws, "MWs", "memory windows", FX_LIMIT_MW / 2)
 
 enum fx_quota_kind {
@@ -37,7 +37,7 @@ enum fx_quota_kind {
 #define X(key, name, text, normal) FX_QUOTA_##key,
 	FX_QUOTA_LIST(X)
 #undef X
-	FX_QUOTA_KINDS
+		FX_QUOTA_KINDS
 };
 
 extern const struct fx_quota_info {

@@ -126,9 +126,8 @@ static json_t *core(const struct fx_control *ctl)
 	return json_pack("{s:s s:s s:I s:I s:I s:s s:s? s:s s:s s:I s:I}", "name", ctl->name, "version",
 			 FLEXINS_VERSION, "abi", (json_int_t)FX_ABI_VERSION, "pid", (json_int_t)getpid(),
 			 "workers", (json_int_t)ctl->cfg.workers, "placement", ctl->cfg.place->name, "bus",
-			 ctl->cfg.bus, "poll", ctl->cfg.poll, "dma", ctl->cfg.dma,
-			 "clients", (json_int_t)ctl->nclients, "uptime_ms",
-			 (json_int_t)(fx_now_ms() - ctl->started_ms));
+			 ctl->cfg.bus, "poll", ctl->cfg.poll, "dma", ctl->cfg.dma, "clients",
+			 (json_int_t)ctl->nclients, "uptime_ms", (json_int_t)(fx_now_ms() - ctl->started_ms));
 }
 
 static json_t *device(const struct fx_control *ctl)
@@ -180,8 +179,9 @@ static json_t *text(const char *s)
 /* A limit of null: there is none. */
 static json_t *user(const struct fx_user *u)
 {
-	json_t *o = json_pack("{s:I s:o s:I}", "uid", (json_int_t)u->uid, "user", u->name[0] ? text(u->name) : json_null(),
-			      "connections", (json_int_t)(u->refs - u->used[FX_QUOTA_contexts]));
+	json_t *o = json_pack("{s:I s:o s:I}", "uid", (json_int_t)u->uid, "user",
+			      u->name[0] ? text(u->name) : json_null(), "connections",
+			      (json_int_t)(u->refs - u->used[FX_QUOTA_contexts]));
 
 	for (int k = FX_QUOTA_NONE + 1; o && k < FX_QUOTA_KINDS; k++)
 		json_object_set_new(o, fx_quota_info[k].key,
@@ -198,8 +198,8 @@ static json_t *context(const struct fx_ctx *ctx)
 			 (json_int_t)ctx->uid, "program", text(ctx->program), "version", text(ctx->version),
 			 "pds", (json_int_t)ctx->nobjs[FX_OBJ_PD], "channels",
 			 (json_int_t)ctx->nobjs[FX_OBJ_CHANNEL], "cqs", (json_int_t)ctx->nobjs[FX_OBJ_CQ],
-			 "qps", (json_int_t)ctx->nobjs[FX_OBJ_QP], "mrs", (json_int_t)ctx->nobjs[FX_OBJ_MR], "mws",
-			 (json_int_t)ctx->nobjs[FX_OBJ_MW]);
+			 "qps", (json_int_t)ctx->nobjs[FX_OBJ_QP], "mrs", (json_int_t)ctx->nobjs[FX_OBJ_MR],
+			 "mws", (json_int_t)ctx->nobjs[FX_OBJ_MW]);
 }
 
 static json_t *mr(const struct fx_mro *m)
@@ -397,7 +397,8 @@ int fx_show(struct fx_client *c)
 	struct fx_show *s;
 
 	if (!c->door->passes_fds)
-		return fx_refuse(c, -EOPNOTSUPP, "SHOW answers with a descriptor, which this connection cannot carry");
+		return fx_refuse(c, -EOPNOTSUPP,
+				 "SHOW answers with a descriptor, which this connection cannot carry");
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return fx_refuse(c, -ENOMEM, "cannot allocate for SHOW");

@@ -84,10 +84,9 @@ static int bind_here(int fd, const struct sockaddr_un *sun, unsigned mode, char 
 		}
 		pid = who_answers(sun);
 		if (pid) {
-			snprintf(
-				why, size,
-				"a core answers on %s already (process %d): stop it, or choose another name",
-				path, (int)pid);
+			snprintf(why, size,
+				 "a core answers on %s already (process %d): stop it, or choose another name",
+				 path, (int)pid);
 			return -EADDRINUSE;
 		}
 		fx_log(FX_LOG_INFO, "%s is left over from a core that has ended: replaced", path);

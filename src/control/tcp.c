@@ -25,9 +25,9 @@
 #include "control/inside.h"
 
 enum {
-	STRANGER_MS = 5000, /* for showing a token */
-	WARN_MS = 1000,	    /* between two lines of the log about those who do not */
-	MESSAGES = 16,	    /* of a client, before others are heard */
+	STRANGER_MS = 5000,    /* for showing a token */
+	WARN_MS = 1000,	       /* between two lines of the log about those who do not */
+	MESSAGES = 16,	       /* of a client, before others are heard */
 	DESCRIPTORS = 1 << 16, /* of a process that are looked through: it decides how many there are */
 };
 
@@ -47,14 +47,15 @@ static bool find_peer(int fd, struct socket_id *id)
 	char line[256];
 	FILE *f;
 
-	if (getsockname(fd, (struct sockaddr *)&ours, &n) < 0 || getpeername(fd, (struct sockaddr *)&theirs, &k) < 0)
+	if (getsockname(fd, (struct sockaddr *)&ours, &n) < 0 ||
+	    getpeername(fd, (struct sockaddr *)&theirs, &k) < 0)
 		return false;
 	f = fopen("/proc/net/tcp", "re");
 	while (f && !found && fgets(line, sizeof(line), f)) {
 		unsigned la, lp, ra, rp;
 
-		if (sscanf(line, " %*d: %8X:%4X %8X:%4X %*s %*s %*s %*s %u %*d %lu", &la, &lp, &ra, &rp, &id->uid,
-			   &id->inode) == 6)
+		if (sscanf(line, " %*d: %8X:%4X %8X:%4X %*s %*s %*s %*s %u %*d %lu", &la, &lp, &ra, &rp,
+			   &id->uid, &id->inode) == 6)
 			found = la == theirs.sin_addr.s_addr && lp == ntohs(theirs.sin_port) &&
 				ra == ours.sin_addr.s_addr && rp == ntohs(ours.sin_port);
 	}
@@ -110,7 +111,9 @@ static void warn(struct fx_control *ctl, const char *what, uint32_t pid)
 	if (ctl->warned_ms && now - ctl->warned_ms < WARN_MS)
 		return;
 	ctl->warned_ms = now;
-	fx_log(FX_LOG_WARN, "a connection was refused: %s (of process %u, it says; 0: it says nothing); %" PRIu64 " so far",
+	fx_log(FX_LOG_WARN,
+	       "a connection was refused: %s (of process %u, it says; 0: it says nothing); %" PRIu64
+	       " so far",
 	       what, pid, ctl->n.refused_token + ctl->n.refused_user);
 }
 
@@ -124,12 +127,14 @@ int fx_auth(struct fx_client *c)
 	if (!same_token(req->token, c->ctl->token)) {
 		c->ctl->n.refused_token++;
 		warn(c->ctl, "it has a wrong token", req->pid);
-		return fx_refuse(c, -EACCES, "the token is not core %s's: read its token file again", c->ctl->name);
+		return fx_refuse(c, -EACCES, "the token is not core %s's: read its token file again",
+				 c->ctl->name);
 	}
 	if (req->pid > INT32_MAX || !find_peer(c->src.fd, &id) || !has_open(cred.pid, &id, &cred.gid)) {
 		c->ctl->n.refused_user++;
 		warn(c->ctl, "it is another process's", req->pid);
-		return fx_refuse(c, -EACCES, "process %u does not have this connection open on this machine, as its user",
+		return fx_refuse(c, -EACCES,
+				 "process %u does not have this connection open on this machine, as its user",
 				 req->pid);
 	}
 	cred.uid = id.uid;
@@ -175,7 +180,8 @@ static int receive(struct fx_client *c)
 		ssize_t n;
 
 		/* the length comes from outside; what is longer than any message ends the connection */
-		if (want < sizeof(*h) || want > FX_MSG_BYTES || (s->have >= sizeof(*h) && h->magic != FX_PROTO_MAGIC)) {
+		if (want < sizeof(*h) || want > FX_MSG_BYTES ||
+		    (s->have >= sizeof(*h) && h->magic != FX_PROTO_MAGIC)) {
 			c->ctl->n.bad_message++;
 			return 0;
 		}
@@ -287,8 +293,8 @@ int fx_tcp_listen(struct fx_control *ctl, const char *listen_at, const char *tic
 	if (!err)
 		err = write_ticket(ctl, ticket, mode, &at);
 	if (err) {
-		snprintf(why, size, "cannot listen at %s with the token in %s: %s", listen_at ? listen_at : "127.0.0.1",
-			 ticket, strerror(-err));
+		snprintf(why, size, "cannot listen at %s with the token in %s: %s",
+			 listen_at ? listen_at : "127.0.0.1", ticket, strerror(-err));
 		if (fd >= 0)
 			close(fd);
 		return err;

@@ -10,8 +10,8 @@
 #include "core/inside.h"
 
 /* Of completions of `cq`, or of none. True: there was room for it; when its byte follows depends on where the ring is. */
-static bool tell(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_event *ev, int wake, const struct fx_cq *cq,
-		 uint32_t size)
+static bool tell(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_event *ev, int wake,
+		 const struct fx_cq *cq, uint32_t size)
 {
 	if (ctx->dead)
 		return false;
@@ -46,7 +46,8 @@ void fx_event_arm(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_sq_s
 	index = fx_handle_index(a.cq);
 	cq = index <= FX_LIMIT_CQ ? w->cqs[index] : NULL;
 	w->n.arms++;
-	fire = cq && cq->handle == a.cq && cq->owner == ctx && cq->wake >= 0 ? fx_cq_arm(cq, a.arm, a.ci) : -EINVAL;
+	fire = cq && cq->handle == a.cq && cq->owner == ctx && cq->wake >= 0 ? fx_cq_arm(cq, a.arm, a.ci)
+									     : -EINVAL;
 	if (fire < 0)
 		w->n.bad_arms++;
 	else if (fire)
@@ -55,7 +56,8 @@ void fx_event_arm(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_sq_s
 
 /* ---- asynchronous events ---- */
 
-static void async(struct fx_worker *w, struct fx_wctx *ctx, enum fx_async type, uint32_t object, uint64_t cookie)
+static void async(struct fx_worker *w, struct fx_wctx *ctx, enum fx_async type, uint32_t object,
+		  uint64_t cookie)
 {
 	struct fx_event ev = {.kind = FX_EV_ASYNC, .type = (uint8_t)type, .object = object, .cookie = cookie};
 

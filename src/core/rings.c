@@ -11,7 +11,8 @@
 
 enum {
 	MIRROR_DEPTH = 256,
-	DOZE_NS = 50000, /* without entries before a host is asked to kick: a kick costs it more than a look costs us */
+	DOZE_NS =
+		50000, /* without entries before a host is asked to kick: a kick costs it more than a look costs us */
 };
 
 /* ---- the mirror's callbacks ---- */
@@ -80,8 +81,8 @@ static void take_kick(struct fx_wctx *ctx)
 bool fx_rings_ready(const struct fx_worker *w)
 {
 	for (uint32_t i = 0; i < w->nctx; i++)
-		if (!w->ctx[i]->dead &&
-		    (fx_pipe_ready(&w->ctx[i]->pipe) || atomic_load_explicit(&w->ctx[i]->kicked, memory_order_relaxed)))
+		if (!w->ctx[i]->dead && (fx_pipe_ready(&w->ctx[i]->pipe) ||
+					 atomic_load_explicit(&w->ctx[i]->kicked, memory_order_relaxed)))
 			return true;
 	return false;
 }

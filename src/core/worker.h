@@ -29,8 +29,8 @@ struct fx_worker_cfg {
 	const struct fx_mr_table *mrs;
 	const struct fx_port *port;
 	enum fx_poll_mode poll;
-	bool shared_cpus; /* sleep at once: the applications need the CPU */
-	const char *dma;  /* "cpu", or "chaos[=DELAY[,SEED]]" */
+	bool shared_cpus;	      /* sleep at once: the applications need the CPU */
+	const char *dma;	      /* "cpu", or "chaos[=DELAY[,SEED]]" */
 	const struct fx_dma_bus *bus; /* between the core and memory that no window maps; NULL: none */
 };
 

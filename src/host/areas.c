@@ -85,7 +85,8 @@ static bool parse(char *line, struct fx_area *out)
 	out->end = hex(&at);
 	if (out->end <= out->start || *at++ != ' ' || strnlen(at, 4) < 4)
 		return false;
-	out->prot = (at[0] == 'r' ? PROT_READ : 0) | (at[1] == 'w' ? PROT_WRITE : 0) | (at[2] == 'x' ? PROT_EXEC : 0);
+	out->prot = (at[0] == 'r' ? PROT_READ : 0) | (at[1] == 'w' ? PROT_WRITE : 0) |
+		    (at[2] == 'x' ? PROT_EXEC : 0);
 	out->converted = at[3] == 's' && len > name && strcmp(line + len - name, memfd_name) == 0;
 	return true;
 }

@@ -39,7 +39,7 @@ enum fx_wishes {
 	FX_WISH_NO_DUMP = 2,
 	FX_WISH_HUGE = 4,
 	FX_WISH_NO_HUGE = 8,
-	FX_WISH_NO_FORK = 16,  /* a child has no such memory */
+	FX_WISH_NO_FORK = 16,	/* a child has no such memory */
 	FX_WISH_WIPE_FORK = 32, /* a child finds zeroes */
 };
 

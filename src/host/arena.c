@@ -70,7 +70,8 @@ int fx_arena_alloc(struct fx_arena *a, uint64_t size, uint64_t *off)
 	}
 	pthread_mutex_unlock(&a->lock);
 	if (err)
-		fx_why("the context's arena has no %llu bytes left for another queue", (unsigned long long)size);
+		fx_why("the context's arena has no %llu bytes left for another queue",
+		       (unsigned long long)size);
 	return err;
 }
 

@@ -63,8 +63,8 @@ static bool cut_sge(struct cut *c, const struct fx_vmr *mr, const struct ibv_sge
 	return true;
 }
 
-static bool cut_list(struct fx_vqp *qp, const struct ibv_sge *sge, uint32_t n, bool land, bool whole, uint32_t max,
-		     struct cut *c)
+static bool cut_list(struct fx_vqp *qp, const struct ibv_sge *sge, uint32_t n, bool land, bool whole,
+		     uint32_t max, struct cut *c)
 {
 	bool ok = true;
 
@@ -138,8 +138,11 @@ static bool divert(const struct fx_vqp *qp, struct cut *c, struct fx_bounce *b, 
 		if (!p->slow)
 			continue;
 		if (land)
-			b->land[b->nland++] = (struct fx_piece){.addr = p->addr, .len = p->sge.length,
-								.lkey = p->sge.lkey, .skip = skip, .at = at};
+			b->land[b->nland++] = (struct fx_piece){.addr = p->addr,
+								.len = p->sge.length,
+								.lkey = p->sge.lkey,
+								.skip = skip,
+								.at = at};
 		else if (!fx_slow_read(qp->ctx, b->data + at, p->addr, p->sge.length))
 			return false;
 		p->sge.addr = (uintptr_t)b->data + at;
@@ -165,7 +168,8 @@ static bool through_buffer(struct fx_vqp *qp, struct fx_shadow *s, struct cut *c
 }
 
 /* The detour's request is `wr` with the parts for SGEs. */
-static const struct ibv_send_wr *with_parts(struct fx_detour *d, const struct ibv_send_wr *wr, const struct cut *c)
+static const struct ibv_send_wr *with_parts(struct fx_detour *d, const struct ibv_send_wr *wr,
+					    const struct cut *c)
 {
 	d->wr = *wr;
 	d->wr.sg_list = d->sge;
@@ -201,7 +205,8 @@ static bool send_inline(const struct fx_vqp *qp, const struct ibv_send_wr **wr, 
  * The newest landing under way that has anything of `sge`: 1 and the SGE is there, and `b` has its loan; 0: there is
  * none; -ENOMEM: it has a part only. Holds the pool's lock, and so the requests under way keep their buffers.
  */
-static int borrow(const struct fx_shadow *s, struct fx_bounce *b, uint64_t addr, struct ibv_sge *sge, uint32_t lkey)
+static int borrow(const struct fx_shadow *s, struct fx_bounce *b, uint64_t addr, struct ibv_sge *sge,
+		  uint32_t lkey)
 {
 	uint32_t tail = __atomic_load_n(&s->tail, __ATOMIC_ACQUIRE); /* against fx_shadow_retire() */
 

@@ -51,10 +51,10 @@ struct fx_piece {
 struct fx_bounce {
 	struct fx_bounce *next; /* of the free ones */
 	uint8_t *data;
-	uint32_t refs;	/* requests that use it; under the pool's lock */
-	uint8_t class;	/* 1 << (FX_BOUNCE_SHIFT + class) bytes */
-	uint8_t nland;	/* pieces to be copied when it completes */
-	uint8_t nloan;	/* buffers of other requests that this one uses */
+	uint32_t refs; /* requests that use it; under the pool's lock */
+	uint8_t class; /* 1 << (FX_BOUNCE_SHIFT + class) bytes */
+	uint8_t nland; /* pieces to be copied when it completes */
+	uint8_t nloan; /* buffers of other requests that this one uses */
 	struct fx_piece land[FX_MAX_SGE];
 	struct fx_bounce *loan[FX_MAX_SGE];
 };

@@ -27,7 +27,8 @@ static int ask_create(struct fx_context *ctx, struct fx_channel *ch)
 	if (err)
 		return err;
 	if (fds.n != link->ops->channel_fds) {
-		fx_why("a completion channel came with %u descriptors instead of %u", fds.n, link->ops->channel_fds);
+		fx_why("a completion channel came with %u descriptors instead of %u", fds.n,
+		       link->ops->channel_fds);
 		fx_close_fds(&fds);
 		return -EPROTO;
 	}

@@ -37,7 +37,8 @@ bool fx_look(struct fx_context *ctx)
 {
 	if (!fx_alive(ctx))
 		return false;
-	if (__atomic_load_n(&ctx->page->alive, __ATOMIC_ACQUIRE) && !ctx->conn.link->ops->hung_up(ctx->conn.link))
+	if (__atomic_load_n(&ctx->page->alive, __ATOMIC_ACQUIRE) &&
+	    !ctx->conn.link->ops->hung_up(ctx->conn.link))
 		return true;
 	rise(ctx, FX_GONE);
 	return false;
@@ -216,8 +217,8 @@ static void banner(struct fx_context *ctx)
 			best = i;
 	if (ctx->port.gid_count)
 		inet_ntop(AF_INET6, ctx->port.gid[best].gid, gid, sizeof(gid));
-	fprintf(stderr, "flexins: device %s, GID %u %s, core %s, %s\n", ctx->device->dev.name, best, gid, ctx->core,
-		fx_windows_kind(ctx));
+	fprintf(stderr, "flexins: device %s, GID %u %s, core %s, %s\n", ctx->device->dev.name, best, gid,
+		ctx->core, fx_windows_kind(ctx));
 }
 
 static void list_context(struct fx_context *ctx)

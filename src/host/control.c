@@ -177,9 +177,11 @@ static void read_comm(char *buf, size_t size)
 
 static int hello(struct fx_conn *c, struct fx_hello_rep *rep, struct fx_fds *fds)
 {
-	struct fx_hello_req req = {
-		.head = {.op = FX_MSG_HELLO}, .abi = FX_ABI_VERSION, .role = FX_ROLE_HOST, .version = FLEXINS_VERSION,
-		.arena = c->link->arena};
+	struct fx_hello_req req = {.head = {.op = FX_MSG_HELLO},
+				   .abi = FX_ABI_VERSION,
+				   .role = FX_ROLE_HOST,
+				   .version = FLEXINS_VERSION,
+				   .arena = c->link->arena};
 	unsigned want;
 	int err;
 

@@ -39,7 +39,7 @@
 enum {
 	CHUNK = 2 << 20, /* of addresses: a chunk never crosses a multiple of it, so huge pages stay whole */
 	CHUNK_PAGES = CHUNK / 4096, /* at most: no machine's pages are smaller */
-	KERNEL_SIGSET = 8, /* bytes of the kernel's signal set */
+	KERNEL_SIGSET = 8,	    /* bytes of the kernel's signal set */
 	ROLLBACK_TRIES = 1000,
 };
 

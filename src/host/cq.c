@@ -39,7 +39,8 @@ static bool accept_cqe(struct fx_vcq *cq, struct fx_cq_rx *rx, struct fx_cqe *c,
 	struct fx_shadow *s = !qp ? NULL : recv ? &qp->rq : &qp->sq;
 	struct fx_shadow_wr wr;
 
-	if (fx_unlikely(!qp || qp->qpn_gen != c->qpn_gen || (recv ? qp->qp.recv_cq : qp->qp.send_cq) != &cq->cq ||
+	if (fx_unlikely(!qp || qp->qpn_gen != c->qpn_gen ||
+			(recv ? qp->qp.recv_cq : qp->qp.send_cq) != &cq->cq ||
 			!fx_shadow_holds(s, c->index))) {
 		cq->stale++;
 		return false;
@@ -223,8 +224,11 @@ static void destroy_ring(struct fx_context *ctx, struct fx_cq_ring *r)
 
 static int create_ring(struct fx_vcq *cq, uint32_t worker, uint32_t shift, uint32_t channel)
 {
-	struct fx_create_cq_req req = {.head = {.op = FX_MSG_CREATE_CQ}, .shift = shift, .worker = worker,
-				       .cookie = cq->cookie, .channel = channel};
+	struct fx_create_cq_req req = {.head = {.op = FX_MSG_CREATE_CQ},
+				       .shift = shift,
+				       .worker = worker,
+				       .cookie = cq->cookie,
+				       .channel = channel};
 	struct fx_cq_ring *r = &cq->ring[worker];
 	struct fx_context *ctx = cq->ctx;
 	struct fx_handle_rep rep;
@@ -256,16 +260,16 @@ static int create_rings(struct fx_vcq *cq, uint32_t shift, const struct ibv_comp
 	return err;
 }
 
-struct ibv_cq *flexins_create_cq(struct ibv_context *c, int cqe, void *cq_context, struct ibv_comp_channel *channel,
-				 int comp_vector)
+struct ibv_cq *flexins_create_cq(struct ibv_context *c, int cqe, void *cq_context,
+				 struct ibv_comp_channel *channel, int comp_vector)
 {
 	struct fx_context *ctx = fx_context_of(c);
 	struct fx_vcq *cq;
 	uint32_t shift;
 	int err;
 
-	if (cqe <= 0 || (uint32_t)cqe > ctx->limits.max_cqe || comp_vector < 0 || comp_vector >= c->num_comp_vectors ||
-	    (channel && channel->context != c))
+	if (cqe <= 0 || (uint32_t)cqe > ctx->limits.max_cqe || comp_vector < 0 ||
+	    comp_vector >= c->num_comp_vectors || (channel && channel->context != c))
 		return fx_null(EINVAL);
 	cq = calloc(1, sizeof(*cq));
 	if (!cq)
@@ -281,8 +285,11 @@ struct ibv_cq *flexins_create_cq(struct ibv_context *c, int cqe, void *cq_contex
 		free(cq);
 		return fx_null(err);
 	}
-	cq->cq = (struct ibv_cq){.context = c, .channel = channel, .cq_context = cq_context,
-				 .handle = cq->ring[0].handle, .cqe = (int)(1u << shift)};
+	cq->cq = (struct ibv_cq){.context = c,
+				 .channel = channel,
+				 .cq_context = cq_context,
+				 .handle = cq->ring[0].handle,
+				 .cqe = (int)(1u << shift)};
 	pthread_mutex_init(&cq->cq.mutex, NULL);
 	pthread_cond_init(&cq->cq.cond, NULL);
 	pthread_mutex_lock(&ctx->lock);

@@ -37,7 +37,8 @@ static void settle(struct fx_wake *wake)
 		return;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
 	/* nobody else reads, so what poll() has seen is there */
-	while (wake->owed && poll(&p, 1, BYTE_MS) > 0 && (p.revents & POLLIN) && read(wake->fd, &byte, 1) == 1)
+	while (wake->owed && poll(&p, 1, BYTE_MS) > 0 && (p.revents & POLLIN) &&
+	       read(wake->fd, &byte, 1) == 1)
 		wake->owed--;
 	pthread_setcancelstate(state, NULL);
 }
@@ -371,7 +372,8 @@ void flexins_ack_async_event(struct ibv_async_event *event)
 	}
 }
 
-void fx_events_wait_acked(pthread_mutex_t *m, pthread_cond_t *cond, const uint32_t *acked, const uint32_t *delivered)
+void fx_events_wait_acked(pthread_mutex_t *m, pthread_cond_t *cond, const uint32_t *acked,
+			  const uint32_t *delivered)
 {
 	pthread_mutex_lock(m);
 	while (*acked != *delivered)

@@ -44,7 +44,8 @@ static bool runtime_dir(unsigned i, char *dir, size_t size)
 
 static int open_path(const char *path, bool named, struct fx_link **link, bool *refused)
 {
-	return is_ticket(path) ? fx_remote_open(path, named, link, refused) : fx_local_open(path, named, link);
+	return is_ticket(path) ? fx_remote_open(path, named, link, refused)
+			       : fx_local_open(path, named, link);
 }
 
 static int find_path(const char *path, struct fx_link **link)
@@ -66,14 +67,16 @@ static int find_name(const char *name, struct fx_link **link)
 
 	for (unsigned i = 0; runtime_dir(i / 2, dir, sizeof(dir)); i++) {
 		int n = snprintf(path, sizeof(path), "%s/%s.%s", dir, name, kinds[i % 2]);
-		int now = n > 0 && (size_t)n < sizeof(path) ? open_path(path, false, link, &refused) : -ENAMETOOLONG;
+		int now = n > 0 && (size_t)n < sizeof(path) ? open_path(path, false, link, &refused)
+							    : -ENAMETOOLONG;
 
 		if (!now || refused)
 			return now; /* what a core says itself is what to tell */
 		if (err == -ENOENT)
 			err = now; /* the first that says more than "not there" is the one to tell */
 	}
-	fx_why("no core called %s: %s; start flexinsd, or use flexins-run, or set FLEXINS_CORE", name, strerror(-err));
+	fx_why("no core called %s: %s; start flexinsd, or use flexins-run, or set FLEXINS_CORE", name,
+	       strerror(-err));
 	return err;
 }
 

@@ -29,7 +29,7 @@
 #include "host/wishes.h"
 
 enum {
-	CHILD_MS = 30000,   /* a child that does not copy for so long does not hold its parent any longer */
+	CHILD_MS = 30000, /* a child that does not copy for so long does not hold its parent any longer */
 	LOOK_PAGES = 512,
 };
 
@@ -80,7 +80,8 @@ static int add_piece(struct fx_piece p)
 {
 	if (job.n == job.cap) {
 		uint32_t cap = job.cap ? 2 * job.cap : 4096 / sizeof(p);
-		void *more = mmap(NULL, cap * sizeof(p), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		void *more = mmap(NULL, cap * sizeof(p), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+				  -1, 0);
 
 		if (more == MAP_FAILED)
 			return -ENOMEM;
@@ -168,7 +169,8 @@ static void copy_pages(const struct fx_piece *p, bool all)
 	unsigned char there[LOOK_PAGES];
 
 	for (size_t at = 0; at < p->len; at += LOOK_PAGES * page) {
-		size_t len = p->len - at < LOOK_PAGES * page ? p->len - at : LOOK_PAGES * page, n = len / page, i = 0;
+		size_t len = p->len - at < LOOK_PAGES * page ? p->len - at : LOOK_PAGES * page,
+		       n = len / page, i = 0;
 
 		if (all || mincore(p->view + at, len, there))
 			memset(there, 1, n);
@@ -178,7 +180,8 @@ static void copy_pages(const struct fx_piece *p, bool all)
 			while (i < n && there[i] & 1)
 				i++;
 			if (i > first)
-				memcpy(p->addr + at + first * page, p->view + at + first * page, (i - first) * page);
+				memcpy(p->addr + at + first * page, p->view + at + first * page,
+				       (i - first) * page);
 			else
 				i++;
 		}

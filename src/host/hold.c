@@ -33,12 +33,13 @@ static struct {
 	uint32_t n;
 	bool watching;
 	pthread_t watcher;
-	pid_t forker; /* its thread id */
-	int signo;    /* 0: none is free */
+	pid_t forker;		 /* its thread id */
+	int signo;		 /* 0: none is free */
 	struct sigaction action; /* what it did before */
 	sigset_t mask;
-	uint32_t over;	  /* atomic: the fork is done */
-	int asked, kept, answered; /* atomic: the last turn in which the forking thread was asked to wait, did, may go */
+	uint32_t over; /* atomic: the fork is done */
+	int asked, kept,
+		answered; /* atomic: the last turn in which the forking thread was asked to wait, did, may go */
 } hold;
 
 static void pause_us(long us)

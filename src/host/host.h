@@ -56,15 +56,15 @@
 enum {
 	FX_RINGS = 1, /* workers this ABI names a pipe for */
 	FX_PORT = 1,
-	FX_BUCKETS = 256, /* of a context's CQs, and of its QPs, by cookie */
-	FX_CALL_MS = 60000,  /* a core that does not answer for so long is lost */
+	FX_BUCKETS = 256,	 /* of a context's CQs, and of its QPs, by cookie */
+	FX_CALL_MS = 60000,	 /* a core that does not answer for so long is lost */
 	FX_POLLS_PER_LOOK = 256, /* empty polls between looks whether the core lives */
-	FX_LOOK_MS = 20,     /* least time between looks at the socket */
+	FX_LOOK_MS = 20,	 /* least time between looks at the socket */
 };
 
 #define fx_likely(x) __builtin_expect(!!(x), 1)
 #define fx_unlikely(x) __builtin_expect(!!(x), 0)
-#define fx_container(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define fx_container(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 /* ---- control.c ---- */
 struct fx_conn {
@@ -137,10 +137,10 @@ struct fx_context {
 	struct fx_arena arena;
 	const struct fx_core_page *page;
 	uint32_t kicked; /* the last sleep that was ended by a kick, atomic */
-	int life; /* enum fx_life, atomic: it only ever rises */
-	uint32_t nslow; /* regions of which parts are slow, atomic */
-	bool by_dma;	/* the core takes all memory as it is */
-	bool bounce;	/* this core has a helper thread worth going round */
+	int life;	 /* enum fx_life, atomic: it only ever rises */
+	uint32_t nslow;	 /* regions of which parts are slow, atomic */
+	bool by_dma;	 /* the core takes all memory as it is */
+	bool bounce;	 /* this core has a helper thread worth going round */
 	pid_t pid;
 	uint32_t id;
 	struct fx_device_limits limits;
@@ -155,7 +155,7 @@ struct fx_context {
 	struct fx_vcq *cqs[FX_BUCKETS];
 	uint64_t cookie; /* last given */
 	struct fx_event_rx events;
-	struct fx_wake wake;   /* of async_fd */
+	struct fx_wake wake;	/* of async_fd */
 	struct fx_event *async; /* taken from the ring, not yet by the application */
 	uint32_t nasync, async_room;
 	bool fatal_told;
@@ -168,7 +168,7 @@ struct fx_context {
 struct fx_pool;
 struct fx_vpd {
 	struct ibv_pd pd;
-	uint32_t users; /* atomic */
+	uint32_t users;	      /* atomic */
 	struct fx_pool *pool; /* of bounce buffers, NULL until there is slow memory, atomic */
 };
 struct fx_vmr {
@@ -178,7 +178,7 @@ struct fx_vmr {
 	/* slow.c's; nslow is 0 where there is none */
 	uint32_t nslow;
 	struct fx_slow_run *slow;
-	uint32_t writers; /* copies under way, atomic */
+	uint32_t writers;    /* copies under way, atomic */
 	struct fx_vmr *next; /* of its bucket */
 };
 struct fx_vmw {
@@ -203,10 +203,10 @@ struct fx_vcq {
 	uint64_t looked_ms;
 	struct fx_cq_ring ring[FX_RINGS];
 	struct fx_qp_table qps;
-	uint32_t users;	    /* QPs, atomic */
+	uint32_t users;			    /* QPs, atomic */
 	uint32_t delivered, comp_delivered; /* asynchronous and completion events, under cq.mutex */
-	uint32_t arm;	    /* enum fx_arm_kind since its last event was taken, under lock */
-	uint32_t arm_seq;   /* of that arm: events taken + 1, under lock */
+	uint32_t arm;			    /* enum fx_arm_kind since its last event was taken, under lock */
+	uint32_t arm_seq;		    /* of that arm: events taken + 1, under lock */
 	/* under ctx->lock */
 	bool has_event, gone_told;
 	struct fx_vcq *event_next; /* of its channel */
@@ -221,8 +221,10 @@ struct fx_vqp {
 	uint32_t qpn_gen;
 	uint32_t sq_lock;
 	bool sig_all;
-	uint32_t max_send_sge, max_recv_sge, max_inline; /* the application's: the core was told fx_qp_room()'s */
-	uint32_t fetch_end; /* of the send request after the newest that fetches; kept while there is slow memory */
+	uint32_t max_send_sge, max_recv_sge,
+		max_inline; /* the application's: the core was told fx_qp_room()'s */
+	uint32_t
+		fetch_end; /* of the send request after the newest that fetches; kept while there is slow memory */
 	struct fx_shadow sq;
 	uint32_t rq_lock __attribute__((aligned(FX_LINE)));
 	struct fx_shadow rq;
@@ -277,7 +279,8 @@ bool fx_look(struct fx_context *ctx);
 /* The core has hung up on one of our pipes. */
 void fx_lost(struct fx_context *ctx);
 /* As fx_call(); a lost connection is noted. */
-int fx_ask(struct fx_context *ctx, void *req, size_t req_size, void *rep, size_t rep_size, struct fx_fds *fds);
+int fx_ask(struct fx_context *ctx, void *req, size_t req_size, void *rep, size_t rep_size,
+	   struct fx_fds *fds);
 /* A request that names an object and whose reply says no more than that it was done. */
 int fx_ask_drop(struct fx_context *ctx, uint16_t op, uint32_t handle);
 uint32_t fx_pipe_pi(struct fx_context *ctx);
@@ -327,7 +330,8 @@ void fx_events_sort(struct fx_context *ctx);
 /* The core knows the object no more: so does nobody here, and what it had to tell is taken back. */
 void fx_events_forget_cq(struct fx_vcq *cq);
 void fx_events_forget_qp(struct fx_vqp *qp);
-void fx_events_wait_acked(pthread_mutex_t *m, pthread_cond_t *cond, const uint32_t *acked, const uint32_t *delivered);
+void fx_events_wait_acked(pthread_mutex_t *m, pthread_cond_t *cond, const uint32_t *acked,
+			  const uint32_t *delivered);
 
 /* ---- channel.c ---- */
 /* A record of the CQ's, from the ring; and out of the channel's list again. Hold ctx->lock. */

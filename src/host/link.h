@@ -43,7 +43,8 @@ struct fx_link_ops {
 	/* One message: -> its bytes, 0 when the core has hung up; -ETIMEDOUT: not before fx_clock_ms() was `until`. */
 	ssize_t (*receive)(struct fx_link *l, void *buf, size_t size, struct fx_fds *fds, int64_t until);
 	/* After the greeting, with as many descriptors as there should be; takes them over unless it fails. */
-	int (*attach)(struct fx_link *l, const struct fx_hello_rep *rep, struct fx_fds *fds, struct fx_attached *a);
+	int (*attach)(struct fx_link *l, const struct fx_hello_rep *rep, struct fx_fds *fds,
+		      struct fx_attached *a);
 	bool (*hung_up)(struct fx_link *l);
 	/* Wakes the worker that serves us. From any thread; the others may be slow. */
 	void (*kick)(struct fx_link *l);

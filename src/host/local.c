@@ -126,7 +126,8 @@ static const struct fx_core_page *map_page(int fd)
 }
 
 /* Core page, arena, kick, event wake, userfaultfd device or none. */
-static int local_attach(struct fx_link *l, const struct fx_hello_rep *rep, struct fx_fds *fds, struct fx_attached *a)
+static int local_attach(struct fx_link *l, const struct fx_hello_rep *rep, struct fx_fds *fds,
+			struct fx_attached *a)
 {
 	struct local *c = local_of(l);
 	void *arena = mmap(NULL, rep->arena_size, PROT_READ | PROT_WRITE, MAP_SHARED, fds->fd[1], 0);
@@ -141,7 +142,10 @@ static int local_attach(struct fx_link *l, const struct fx_hello_rep *rep, struc
 	close(fds->fd[0]);
 	close(fds->fd[1]);
 	c->kick = fds->fd[2];
-	*a = (struct fx_attached){.page = c->page, .arena = c->arena, .discard = MADV_REMOVE, .wake = fds->fd[3],
+	*a = (struct fx_attached){.page = c->page,
+				  .arena = c->arena,
+				  .discard = MADV_REMOVE,
+				  .wake = fds->fd[3],
 				  .uffd = fds->n > 4 ? fds->fd[4] : -1};
 	fds->n = 0;
 	return 0;
@@ -255,7 +259,8 @@ static void let_in(int fd)
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && cred.uid && cred.uid == geteuid() &&
 	    access("/proc/sys/kernel/yama/ptrace_scope", F_OK) == 0)
-		prctl(PR_SET_PTRACER, cred.pid, 0, 0, 0); /* refused: the core says that it cannot open our memory */
+		prctl(PR_SET_PTRACER, cred.pid, 0, 0,
+		      0); /* refused: the core says that it cannot open our memory */
 }
 
 int fx_local_open(const char *path, bool named, struct fx_link **link)

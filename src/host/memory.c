@@ -55,7 +55,8 @@ static int discard(uintptr_t addr, size_t len)
 	view = move(addr, 0, len, MREMAP_MAYMOVE, 0);
 	if (view == (uintptr_t)MAP_FAILED)
 		return -errno;
-	rc = syscall(SYS_mprotect, view, len, PROT_READ | PROT_WRITE) ? -errno : advise(view, len, MADV_REMOVE);
+	rc = syscall(SYS_mprotect, view, len, PROT_READ | PROT_WRITE) ? -errno
+								      : advise(view, len, MADV_REMOVE);
 	syscall(SYS_munmap, view, len);
 	return rc;
 }
@@ -208,7 +209,8 @@ static uintptr_t relocate(uintptr_t old, size_t old_len, size_t new_len, int fla
 		return (uintptr_t)MAP_FAILED;
 	}
 	if (flags & MREMAP_DONTUNMAP) /* what stays behind is empty */
-		syscall(SYS_mmap, old, old_len, first.prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, (off_t)0);
+		syscall(SYS_mmap, old, old_len, first.prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+			(off_t)0);
 	else if (old_len > kept)
 		syscall(SYS_munmap, old + kept, old_len - kept);
 	return to;

@@ -15,7 +15,8 @@
 #include "host/wishes.h"
 
 enum {
-	FX_ACCESS_OURS = IBV_ACCESS_ZERO_BASED | IBV_ACCESS_HUGETLB, /* the core need not know: an iova; a hint */
+	FX_ACCESS_OURS =
+		IBV_ACCESS_ZERO_BASED | IBV_ACCESS_HUGETLB, /* the core need not know: an iova; a hint */
 	FX_ACCESS_KNOWN = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
 			  IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND | FX_ACCESS_OURS,
 };
@@ -57,7 +58,8 @@ const char *fx_windows_kind(const struct fx_context *ctx)
 	if (ctx->by_dma)
 		return "windows by DMA";
 	if (windows_off)
-		return windows_helper ? "slow windows: FLEXINS_WINDOWS=helper" : "slow windows: FLEXINS_WINDOWS=slow";
+		return windows_helper ? "slow windows: FLEXINS_WINDOWS=helper"
+				      : "slow windows: FLEXINS_WINDOWS=slow";
 	if (!fx_convert_possible())
 		return "slow windows: the core could not open /dev/userfaultfd, or this process may not use it";
 	return "windows mapped";
@@ -163,18 +165,22 @@ static int check_region(uintptr_t addr, size_t length, uint64_t iova, unsigned i
 	access &= ~(unsigned)IBV_ACCESS_OPTIONAL_RANGE; /* hints: may be ignored */
 	if (access & ~(unsigned)FX_ACCESS_KNOWN)
 		return access & IBV_ACCESS_ON_DEMAND ? EOPNOTSUPP : EINVAL;
-	if ((access & (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)) && !(access & IBV_ACCESS_LOCAL_WRITE))
+	if ((access & (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)) &&
+	    !(access & IBV_ACCESS_LOCAL_WRITE))
 		return EINVAL;
 	if (!length || addr + length < addr || iova + length < iova)
 		return EINVAL;
 	return 0;
 }
 
-struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access)
+struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova,
+				   unsigned int access)
 {
-	struct fx_reg_mr_req req = {.head = {.op = FX_MSG_REG_MR}, .pd = pd->handle,
+	struct fx_reg_mr_req req = {.head = {.op = FX_MSG_REG_MR},
+				    .pd = pd->handle,
 				    .access = access & ~(unsigned)FX_ACCESS_OURS,
-				    .addr = (uintptr_t)addr, .length = length};
+				    .addr = (uintptr_t)addr,
+				    .length = length};
 	struct fx_reg_mr_done_rep keys;
 	struct fx_vmr *mr;
 	int err;
@@ -191,8 +197,13 @@ struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length,
 		free(mr);
 		return fx_null(err);
 	}
-	mr->mr = (struct ibv_mr){.context = pd->context, .pd = pd, .addr = addr, .length = length,
-				 .handle = keys.mr, .lkey = keys.lkey, .rkey = keys.rkey};
+	mr->mr = (struct ibv_mr){.context = pd->context,
+				 .pd = pd,
+				 .addr = addr,
+				 .length = length,
+				 .handle = keys.mr,
+				 .lkey = keys.lkey,
+				 .rkey = keys.rkey};
 	mr->iova = req.iova;
 	mr->access = access;
 	fx_slow_add(mr, &keys);

@@ -25,7 +25,8 @@ struct ibv_mw *flexins_alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type)
 		free(mw);
 		return fx_null(err);
 	}
-	mw->mw = (struct ibv_mw){.context = pd->context, .pd = pd, .rkey = rep.rkey, .handle = rep.mw, .type = type};
+	mw->mw = (struct ibv_mw){
+		.context = pd->context, .pd = pd, .rkey = rep.rkey, .handle = rep.mw, .type = type};
 	mw->window = rep.rkey;
 	__atomic_fetch_add(&fx_pd_of(pd)->users, 1, __ATOMIC_RELAXED);
 	return &mw->mw;
@@ -47,7 +48,10 @@ int flexins_dealloc_mw(struct ibv_mw *ibmw)
 /* Type 1: a request with the next key, which the window has from when it is posted. Of two at once each has its own. */
 int flexins_bind_mw(struct ibv_qp *qp, struct ibv_mw *ibmw, struct ibv_mw_bind *bind)
 {
-	struct ibv_send_wr wr = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags}, *bad;
+	struct ibv_send_wr wr = {.wr_id = bind->wr_id,
+				 .opcode = IBV_WR_BIND_MW,
+				 .send_flags = bind->send_flags},
+			   *bad;
 	struct fx_vmw *mw = fx_mw_of(ibmw);
 	int err;
 

@@ -31,9 +31,13 @@ static uint8_t *map_shared(void)
 /* 0, or why the core cannot use it: what it would reach slowly as well is of no use. */
 static int enlist(struct fx_pool *p, uint32_t pd)
 {
-	struct fx_reg_mr_req req = {.head = {.op = FX_MSG_REG_MR}, .pd = pd, .access = IBV_ACCESS_LOCAL_WRITE,
-				    .addr = (uintptr_t)p->base, .length = FX_BOUNCE_POOL,
-				    .iova = (uintptr_t)p->base, .flags = FX_REG_SPARSE};
+	struct fx_reg_mr_req req = {.head = {.op = FX_MSG_REG_MR},
+				    .pd = pd,
+				    .access = IBV_ACCESS_LOCAL_WRITE,
+				    .addr = (uintptr_t)p->base,
+				    .length = FX_BOUNCE_POOL,
+				    .iova = (uintptr_t)p->base,
+				    .flags = FX_REG_SPARSE};
 	struct fx_reg_mr_done_rep keys;
 	int err = fx_register(p->ctx, &req, &keys);
 
@@ -98,7 +102,7 @@ static struct fx_bounce *new_buffer(struct fx_pool *p, uint32_t class, uint64_t 
 	if (!b)
 		return NULL;
 	b->data = p->base + off;
-	b->class = (uint8_t)class;
+	b->class = (uint8_t) class;
 	/* so that this process pays for the pages, and not the core when it writes there; buffers are aligned to their size */
 	fx_populate((void *)((uintptr_t)b->data & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1)),
 		    (size_t)1 << (FX_BOUNCE_SHIFT + class));

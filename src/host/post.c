@@ -28,7 +28,8 @@ static const struct op {
 	uint8_t flags;
 } ops[] = {
 	[IBV_WR_RDMA_WRITE] = {FX_WR_WRITE, IBV_WC_RDMA_WRITE, OP_KNOWN | OP_DATA | OP_REMOTE},
-	[IBV_WR_RDMA_WRITE_WITH_IMM] = {FX_WR_WRITE_IMM, IBV_WC_RDMA_WRITE, OP_KNOWN | OP_DATA | OP_REMOTE | OP_IMM},
+	[IBV_WR_RDMA_WRITE_WITH_IMM] = {FX_WR_WRITE_IMM, IBV_WC_RDMA_WRITE,
+					OP_KNOWN | OP_DATA | OP_REMOTE | OP_IMM},
 	[IBV_WR_SEND] = {FX_WR_SEND, IBV_WC_SEND, OP_KNOWN | OP_DATA},
 	[IBV_WR_SEND_WITH_IMM] = {FX_WR_SEND_IMM, IBV_WC_SEND, OP_KNOWN | OP_DATA | OP_IMM},
 	[IBV_WR_RDMA_READ] = {FX_WR_READ, IBV_WC_RDMA_READ, OP_KNOWN | OP_READ | OP_REMOTE},
@@ -145,7 +146,8 @@ static int check_send(const struct fx_vqp *qp, const struct ibv_send_wr *wr, con
 		return -EINVAL;
 	if ((op->flags & OP_ATOMIC) && wr->num_sge != 1)
 		return -EINVAL;
-	if ((op->flags & OP_BIND) && (!wr->bind_mw.mw || (!wr->bind_mw.bind_info.mr && wr->bind_mw.bind_info.length)))
+	if ((op->flags & OP_BIND) &&
+	    (!wr->bind_mw.mw || (!wr->bind_mw.bind_info.mr && wr->bind_mw.bind_info.length)))
 		return -EINVAL;
 	return 0;
 }
@@ -153,12 +155,13 @@ static int check_send(const struct fx_vqp *qp, const struct ibv_send_wr *wr, con
 static uint8_t wr_flags(const struct fx_vqp *qp, unsigned int f)
 {
 	return (uint8_t)((f & IBV_SEND_SIGNALED || qp->sig_all ? FX_WRF_SIGNALED : 0) |
-			 (f & IBV_SEND_SOLICITED ? FX_WRF_SOLICITED : 0) | (f & IBV_SEND_FENCE ? FX_WRF_FENCE : 0) |
-			 (f & IBV_SEND_INLINE ? FX_WRF_INLINE : 0));
+			 (f & IBV_SEND_SOLICITED ? FX_WRF_SOLICITED : 0) |
+			 (f & IBV_SEND_FENCE ? FX_WRF_FENCE : 0) | (f & IBV_SEND_INLINE ? FX_WRF_INLINE : 0));
 }
 
 /* Writes the entry of a checked request into slot[FX_MAX_SQ_SLOTS] */
-static void build(const struct fx_vqp *qp, const struct ibv_send_wr *wr, const struct op *op, struct fx_sq_slot *slot)
+static void build(const struct fx_vqp *qp, const struct ibv_send_wr *wr, const struct op *op,
+		  struct fx_sq_slot *slot)
 {
 	uint32_t n = 1; /* LOCAL_INV: no data */
 

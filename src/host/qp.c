@@ -14,8 +14,8 @@
 
 static void pack_ah(struct fx_ah_attr *to, const struct ibv_ah_attr *from)
 {
-	*to = (struct fx_ah_attr){.is_global = from->is_global, .sl = from->sl, .port_num = from->port_num,
-				  .dlid = from->dlid};
+	*to = (struct fx_ah_attr){
+		.is_global = from->is_global, .sl = from->sl, .port_num = from->port_num, .dlid = from->dlid};
 	if (!from->is_global)
 		return;
 	memcpy(to->dgid, from->grh.dgid.raw, sizeof(to->dgid));
@@ -40,23 +40,23 @@ static void unpack_ah(struct ibv_ah_attr *to, const struct fx_ah_attr *from)
 }
 
 /* Fields of one name and meaning on both sides, and the mask that gives them a value. */
-#define PLAIN_FIELDS(X)                                    \
-	X(qp_state, IBV_QP_STATE)                          \
-	X(cur_qp_state, IBV_QP_CUR_STATE)                  \
-	X(path_mtu, IBV_QP_PATH_MTU)                       \
-	X(path_mig_state, IBV_QP_PATH_MIG_STATE)           \
-	X(qkey, IBV_QP_QKEY)                               \
-	X(rq_psn, IBV_QP_RQ_PSN)                           \
-	X(sq_psn, IBV_QP_SQ_PSN)                           \
-	X(dest_qp_num, IBV_QP_DEST_QPN)                    \
-	X(pkey_index, IBV_QP_PKEY_INDEX)                   \
-	X(en_sqd_async_notify, IBV_QP_EN_SQD_ASYNC_NOTIFY) \
-	X(max_rd_atomic, IBV_QP_MAX_QP_RD_ATOMIC)          \
-	X(max_dest_rd_atomic, IBV_QP_MAX_DEST_RD_ATOMIC)   \
-	X(min_rnr_timer, IBV_QP_MIN_RNR_TIMER)             \
-	X(port_num, IBV_QP_PORT)                           \
-	X(timeout, IBV_QP_TIMEOUT)                         \
-	X(retry_cnt, IBV_QP_RETRY_CNT)                     \
+#define PLAIN_FIELDS(X)                                                                                      \
+	X(qp_state, IBV_QP_STATE)                                                                            \
+	X(cur_qp_state, IBV_QP_CUR_STATE)                                                                    \
+	X(path_mtu, IBV_QP_PATH_MTU)                                                                         \
+	X(path_mig_state, IBV_QP_PATH_MIG_STATE)                                                             \
+	X(qkey, IBV_QP_QKEY)                                                                                 \
+	X(rq_psn, IBV_QP_RQ_PSN)                                                                             \
+	X(sq_psn, IBV_QP_SQ_PSN)                                                                             \
+	X(dest_qp_num, IBV_QP_DEST_QPN)                                                                      \
+	X(pkey_index, IBV_QP_PKEY_INDEX)                                                                     \
+	X(en_sqd_async_notify, IBV_QP_EN_SQD_ASYNC_NOTIFY)                                                   \
+	X(max_rd_atomic, IBV_QP_MAX_QP_RD_ATOMIC)                                                            \
+	X(max_dest_rd_atomic, IBV_QP_MAX_DEST_RD_ATOMIC)                                                     \
+	X(min_rnr_timer, IBV_QP_MIN_RNR_TIMER)                                                               \
+	X(port_num, IBV_QP_PORT)                                                                             \
+	X(timeout, IBV_QP_TIMEOUT)                                                                           \
+	X(retry_cnt, IBV_QP_RETRY_CNT)                                                                       \
 	X(rnr_retry, IBV_QP_RNR_RETRY)
 
 /* The application need not have set what its mask does not name: only what it names is read. */
@@ -67,8 +67,8 @@ static void pack_attr(struct fx_qp_attr *to, const struct ibv_qp_attr *from, int
 		to->access = from->qp_access_flags;
 	if (mask & IBV_QP_AV)
 		pack_ah(&to->ah, &from->ah_attr);
-#define X(field, bit)     \
-	if (mask & (bit)) \
+#define X(field, bit)                                                                                        \
+	if (mask & (bit))                                                                                    \
 		to->field = from->field;
 	PLAIN_FIELDS(X)
 #undef X
@@ -98,7 +98,8 @@ static uint32_t least(uint32_t a, uint32_t b)
  */
 struct ibv_qp_cap fx_qp_room(const struct fx_vqp *qp)
 {
-	struct ibv_qp_cap room = {.max_send_sge = qp->max_send_sge, .max_recv_sge = qp->max_recv_sge,
+	struct ibv_qp_cap room = {.max_send_sge = qp->max_send_sge,
+				  .max_recv_sge = qp->max_recv_sge,
 				  .max_inline_data = qp->max_inline};
 	const struct fx_device_limits *l = &qp->ctx->limits;
 
@@ -117,10 +118,12 @@ static int check_init(const struct fx_context *ctx, const struct ibv_pd *pd, con
 
 	if (a->qp_type != IBV_QPT_RC || a->srq)
 		return -EOPNOTSUPP;
-	if (!a->send_cq || !a->recv_cq || a->send_cq->context != pd->context || a->recv_cq->context != pd->context)
+	if (!a->send_cq || !a->recv_cq || a->send_cq->context != pd->context ||
+	    a->recv_cq->context != pd->context)
 		return -EINVAL;
 	if (a->cap.max_send_wr > l->max_qp_wr || a->cap.max_recv_wr > l->max_qp_wr ||
-	    a->cap.max_send_sge > max_sge || a->cap.max_recv_sge > max_sge || a->cap.max_inline_data > max_inline)
+	    a->cap.max_send_sge > max_sge || a->cap.max_recv_sge > max_sge ||
+	    a->cap.max_inline_data > max_inline)
 		return -EINVAL;
 	return 0;
 }
@@ -178,13 +181,20 @@ free_sq:
 static int ask_create(struct fx_vqp *qp, const struct ibv_pd *pd, const struct ibv_qp_init_attr *a)
 {
 	struct ibv_qp_cap room = fx_qp_room(qp);
-	struct fx_create_qp_req req = {
-		.head = {.op = FX_MSG_CREATE_QP}, .pd = pd->handle, .type = a->qp_type,
-		.send_cq = a->send_cq->handle, .recv_cq = a->recv_cq->handle, .sq_sig_all = a->sq_sig_all != 0,
-		.max_send_wr = a->cap.max_send_wr, .max_recv_wr = a->cap.max_recv_wr,
-		.max_send_sge = room.max_send_sge, .max_recv_sge = room.max_recv_sge,
-		.max_inline = room.max_inline_data, .rq_shift = qp->ring.shift, .rq_off = qp->ring_off,
-		.cookie = qp->cookie};
+	struct fx_create_qp_req req = {.head = {.op = FX_MSG_CREATE_QP},
+				       .pd = pd->handle,
+				       .type = a->qp_type,
+				       .send_cq = a->send_cq->handle,
+				       .recv_cq = a->recv_cq->handle,
+				       .sq_sig_all = a->sq_sig_all != 0,
+				       .max_send_wr = a->cap.max_send_wr,
+				       .max_recv_wr = a->cap.max_recv_wr,
+				       .max_send_sge = room.max_send_sge,
+				       .max_recv_sge = room.max_recv_sge,
+				       .max_inline = room.max_inline_data,
+				       .rq_shift = qp->ring.shift,
+				       .rq_off = qp->ring_off,
+				       .cookie = qp->cookie};
 	struct fx_create_qp_rep rep;
 	int err = fx_ask(qp->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
 
@@ -255,8 +265,12 @@ static struct fx_vqp *new_qp(struct ibv_pd *pd, const struct ibv_qp_init_attr *a
 		return NULL;
 	memset(qp, 0, sizeof(*qp));
 	qp->ctx = fx_context_of(pd->context);
-	qp->qp = (struct ibv_qp){.context = pd->context, .qp_context = a->qp_context, .pd = pd,
-				 .send_cq = a->send_cq, .recv_cq = a->recv_cq, .qp_type = a->qp_type};
+	qp->qp = (struct ibv_qp){.context = pd->context,
+				 .qp_context = a->qp_context,
+				 .pd = pd,
+				 .send_cq = a->send_cq,
+				 .recv_cq = a->recv_cq,
+				 .qp_type = a->qp_type};
 	qp->state = qp->qp.state = IBV_QPS_RESET;
 	qp->sig_all = a->sq_sig_all;
 	qp->max_send_sge = a->cap.max_send_sge;
@@ -378,7 +392,8 @@ static bool av_ok(struct fx_context *ctx, const struct ibv_ah_attr *ah)
 
 int flexins_modify_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask)
 {
-	struct fx_modify_qp_req req = {.head = {.op = FX_MSG_MODIFY_QP}, .qp = ibqp->handle, .mask = (uint32_t)mask};
+	struct fx_modify_qp_req req = {
+		.head = {.op = FX_MSG_MODIFY_QP}, .qp = ibqp->handle, .mask = (uint32_t)mask};
 	struct fx_vqp *qp = fx_qp_of(ibqp);
 	struct fx_modify_qp_rep rep;
 	bool reset = (mask & IBV_QP_STATE) && attr->qp_state == IBV_QPS_RESET;
@@ -411,8 +426,10 @@ int flexins_query_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask, st
 {
 	struct fx_qp_req req = {.head = {.op = FX_MSG_QUERY_QP}, .qp = ibqp->handle};
 	struct fx_vqp *qp = fx_qp_of(ibqp);
-	struct ibv_qp_cap cap = {.max_send_wr = qp->sq.cap, .max_recv_wr = qp->rq.cap,
-				 .max_send_sge = qp->max_send_sge, .max_recv_sge = qp->max_recv_sge,
+	struct ibv_qp_cap cap = {.max_send_wr = qp->sq.cap,
+				 .max_recv_wr = qp->rq.cap,
+				 .max_send_sge = qp->max_send_sge,
+				 .max_recv_sge = qp->max_recv_sge,
 				 .max_inline_data = qp->max_inline};
 	struct fx_query_qp_rep rep;
 	int err;
@@ -424,9 +441,13 @@ int flexins_query_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask, st
 		return fx_fail(err);
 	unpack_attr(attr, &rep.attr);
 	attr->cap = cap;
-	*init = (struct ibv_qp_init_attr){.qp_context = ibqp->qp_context, .send_cq = ibqp->send_cq,
-					  .recv_cq = ibqp->recv_cq, .srq = ibqp->srq, .cap = cap,
-					  .qp_type = ibqp->qp_type, .sq_sig_all = qp->sig_all};
+	*init = (struct ibv_qp_init_attr){.qp_context = ibqp->qp_context,
+					  .send_cq = ibqp->send_cq,
+					  .recv_cq = ibqp->recv_cq,
+					  .srq = ibqp->srq,
+					  .cap = cap,
+					  .qp_type = ibqp->qp_type,
+					  .sq_sig_all = qp->sig_all};
 	return 0;
 }
 

@@ -12,7 +12,8 @@
 
 enum {
 	FX_PKEY = 0xffff, /* the default partition, full member: RoCE has no other */
-	FX_MAX_GIDS = sizeof(((struct fx_query_port_rep *)0)->gid) / sizeof(((struct fx_query_port_rep *)0)->gid[0]),
+	FX_MAX_GIDS = sizeof(((struct fx_query_port_rep *)0)->gid) /
+		      sizeof(((struct fx_query_port_rep *)0)->gid[0]),
 };
 
 static int as_int(uint64_t n)
@@ -188,8 +189,8 @@ int flexins_query_gid_ex(struct ibv_context *c, uint32_t port, uint32_t index, s
 	return 0;
 }
 
-ssize_t flexins_query_gid_table(struct ibv_context *c, struct ibv_gid_entry *entries, size_t max, uint32_t flags,
-				size_t size)
+ssize_t flexins_query_gid_table(struct ibv_context *c, struct ibv_gid_entry *entries, size_t max,
+				uint32_t flags, size_t size)
 {
 	struct ibv_gid_entry e;
 	ssize_t n = 0;

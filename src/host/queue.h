@@ -24,10 +24,10 @@ struct fx_bounce;
 struct fx_shadow {
 	struct fx_shadow_wr *wr;
 	uint32_t mask;
-	uint32_t cap;  /* how many may be outstanding */
-	uint32_t head; /* WQE counter of the next to post; never restarts */
-	uint32_t tail; /* of the oldest outstanding one */
-	uint32_t bounce_end; /* of the one after the newest that uses a buffer */
+	uint32_t cap;		   /* how many may be outstanding */
+	uint32_t head;		   /* WQE counter of the next to post; never restarts */
+	uint32_t tail;		   /* of the oldest outstanding one */
+	uint32_t bounce_end;	   /* of the one after the newest that uses a buffer */
 	struct fx_bounce **bounce; /* as wr; NULL until the first one does */
 };
 
@@ -53,7 +53,8 @@ static inline bool fx_shadow_full(const struct fx_shadow *s)
 
 static inline void fx_shadow_push(struct fx_shadow *s, uint64_t wr_id, uint8_t opcode, bool signaled)
 {
-	s->wr[s->head & s->mask] = (struct fx_shadow_wr){.wr_id = wr_id, .opcode = opcode, .signaled = signaled};
+	s->wr[s->head & s->mask] =
+		(struct fx_shadow_wr){.wr_id = wr_id, .opcode = opcode, .signaled = signaled};
 	/* release: the entry is written before the retirer can find its index outstanding */
 	__atomic_store_n(&s->head, s->head + 1, __ATOMIC_RELEASE);
 }

@@ -115,7 +115,8 @@ static inline int fx_ticket_connect(const struct fx_ticket *t, unsigned send_ms)
  * Shows the token, and learns how much memory the rings want. Refused: the core's errno, and why->why is not empty.
  * -EPROTO: whoever listens there is no core; the port is another's by now.
  */
-static inline int fx_ticket_show(int fd, const struct fx_ticket *t, uint64_t *arena_size, struct fx_msg_why *why)
+static inline int fx_ticket_show(int fd, const struct fx_ticket *t, uint64_t *arena_size,
+				 struct fx_msg_why *why)
 {
 	struct fx_auth_req req = {.head = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_AUTH, .size = sizeof(req)},
 				  .pid = (uint32_t)getpid()};
@@ -125,8 +126,8 @@ static inline int fx_ticket_show(int fd, const struct fx_ticket *t, uint64_t *ar
 	memset(why, 0, sizeof(*why));
 	memcpy(req.token, t->token, sizeof(req.token));
 	fx_receive_for(fd, FX_TICKET_MS);
-	if (send(fd, &req, sizeof(req), MSG_NOSIGNAL) != sizeof(req) || !fx_read_all(fd, head, sizeof(*head)) ||
-	    head->magic != FX_PROTO_MAGIC || head->op != FX_MSG_AUTH)
+	if (send(fd, &req, sizeof(req), MSG_NOSIGNAL) != sizeof(req) ||
+	    !fx_read_all(fd, head, sizeof(*head)) || head->magic != FX_PROTO_MAGIC || head->op != FX_MSG_AUTH)
 		return -EPROTO;
 	if (head->err > 0 && head->size == sizeof(*why) && fx_read_all(fd, why->why, sizeof(why->why))) {
 		why->why[FX_WHY_LEN - 1] = '\0';

@@ -65,7 +65,8 @@ void fx_wishes_apply(uint32_t wishes, uintptr_t addr, size_t len)
 	if (wishes & FX_WISH_NO_HUGE)
 		syscall(SYS_madvise, addr, len, MADV_NOHUGEPAGE);
 	if (wishes & FX_WISH_LOCKED)
-		syscall(SYS_mlock, addr, len); /* may fail: the new pages count as well until the old ones are gone */
+		syscall(SYS_mlock, addr,
+			len); /* may fail: the new pages count as well until the old ones are gone */
 }
 
 static void keep(const struct fx_kept *k, uintptr_t addr, size_t len)

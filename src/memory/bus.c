@@ -9,12 +9,20 @@
 
 #include "memory/engine.h"
 
-enum { MAX_LATENCY_NS = 1000000, MAX_WIDTH = 1000, MAX_PERMILLE = 1000, MB = 1000 /* bytes a us in 1 GB/s */ };
+enum {
+	MAX_LATENCY_NS = 1000000,
+	MAX_WIDTH = 1000,
+	MAX_PERMILLE = 1000,
+	MB = 1000 /* bytes a us in 1 GB/s */
+};
 
 static const struct {
 	const char *name;
 	uint64_t max;
-} keys[] = {{"latency=", MAX_LATENCY_NS}, {"width=", MAX_WIDTH}, {"reorder=", MAX_PERMILLE}, {"seed=", UINT64_MAX}};
+} keys[] = {{"latency=", MAX_LATENCY_NS},
+	    {"width=", MAX_WIDTH},
+	    {"reorder=", MAX_PERMILLE},
+	    {"seed=", UINT64_MAX}};
 enum { LATENCY, WIDTH, REORDER, SEED, KEYS };
 
 /* One "key=number" at *text, which moves behind it. */
@@ -29,7 +37,8 @@ static bool take(const char **text, uint64_t *value)
 			continue;
 		errno = 0;
 		value[k] = strtoull(digits, &end, 10);
-		if (*digits < '0' || *digits > '9' || errno || value[k] > keys[k].max || (*end && *end != ','))
+		if (*digits < '0' || *digits > '9' || errno || value[k] > keys[k].max ||
+		    (*end && *end != ','))
 			return false;
 		*text = *end ? end + 1 : end;
 		return true;

@@ -69,6 +69,7 @@ struct fx_dma_bus {
  * memory, 63 GB/s (32 GT/s on 16 lanes, less the 128b/130b code), 50 per mille overtaken. NULL, or what is allowed.
  */
 const char *fx_dma_bus_parse(struct fx_dma_bus *bus, const char *text);
-struct fx_dma_engine *fx_dma_bus_create(struct fx_dma_engine *inner, unsigned depth, const struct fx_dma_bus *bus);
+struct fx_dma_engine *fx_dma_bus_create(struct fx_dma_engine *inner, unsigned depth,
+					const struct fx_dma_bus *bus);
 
 #endif

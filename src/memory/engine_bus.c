@@ -25,11 +25,11 @@ struct bus_engine {
 	struct fx_dma_engine e;
 	struct fx_dma_engine *inner;
 	struct fx_dma_bus bus;
-	uint64_t free_at;  /* when the bus has carried all that was asked for, in 1/1024 ns */
+	uint64_t free_at; /* when the bus has carried all that was asked for, in 1/1024 ns */
 	uint64_t rng;
 	uint32_t depth;
-	uint32_t nfree;	   /* flights that are nobody's: idle[0, nfree) */
-	uint32_t ndone;	   /* done by the inner engine: heap[0, ndone), the earliest due first */
+	uint32_t nfree; /* flights that are nobody's: idle[0, nfree) */
+	uint32_t ndone; /* done by the inner engine: heap[0, ndone), the earliest due first */
 	struct flight **idle, **heap;
 	struct flight flight[];
 };
@@ -169,7 +169,8 @@ static const struct fx_dma_ops bus_ops = {
 	.destroy = bus_destroy,
 };
 
-struct fx_dma_engine *fx_dma_bus_create(struct fx_dma_engine *inner, unsigned depth, const struct fx_dma_bus *bus)
+struct fx_dma_engine *fx_dma_bus_create(struct fx_dma_engine *inner, unsigned depth,
+					const struct fx_dma_bus *bus)
 {
 	struct bus_engine *b;
 

@@ -118,7 +118,8 @@ static inline void get(uint8_t *to, const uint8_t *from, uint64_t len)
 /* Can `b` ride on the copy of `a`? */
 static inline bool meets(const struct fx_dma *a, const struct fx_dma *b)
 {
-	if (a->op | b->op || a->local + a->len != b->local || a->win + a->len != b->win || a->to_window != b->to_window)
+	if (a->op | b->op || a->local + a->len != b->local || a->win + a->len != b->win ||
+	    a->to_window != b->to_window)
 		return false;
 	if (!a->to_window)
 		return true;

@@ -105,8 +105,8 @@ static void add_area(struct build *b, const struct fx_vma *v, uint64_t at, uint6
 	struct fx_region *r;
 
 	/* of any kind of part there must be room for one more, a slow one */
-	if (b->n + 1 < FX_WINDOW_PIECES && (v->flags & FX_VMA_SHARED) &&
-	    (v->flags & FX_VMA_READ) && (!b->write || (v->flags & FX_VMA_WRITE))) {
+	if (b->n + 1 < FX_WINDOW_PIECES && (v->flags & FX_VMA_SHARED) && (v->flags & FX_VMA_READ) &&
+	    (!b->write || (v->flags & FX_VMA_WRITE))) {
 		r = fx_region_find(b->space, v);
 		p.fd = r ? r->fd : open_backing(b->space, v, &p);
 		p.opened = !r;
@@ -197,7 +197,8 @@ static void map_part(struct build *b, struct part *p)
 	uint8_t *to = b->at + (p->addr - skip - b->lo);
 	int flags = MAP_SHARED | MAP_FIXED | (p->sparse ? 0 : MAP_POPULATE);
 
-	if (window_vmas < FX_WINDOW_VMAS && mmap(to, len, p->prot, flags, p->fd, (off_t)(p->off - skip)) == to)
+	if (window_vmas < FX_WINDOW_VMAS &&
+	    mmap(to, len, p->prot, flags, p->fd, (off_t)(p->off - skip)) == to)
 		return;
 	/* a mapping that fails may have taken the reservation away first */
 	mmap(to, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);

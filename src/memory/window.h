@@ -110,7 +110,8 @@ bool fx_poisoned_at(const void *at);
  */
 static inline bool fx_poison_hit(const struct fx_mr *mr, const void *local, uint32_t before)
 {
-	return fx_poisoned_any() && (fx_mr_poisoned(mr) || (before != fx_poisoned_so_far() && fx_poisoned_at(local)));
+	return fx_poisoned_any() &&
+	       (fx_mr_poisoned(mr) || (before != fx_poisoned_so_far() && fx_poisoned_at(local)));
 }
 
 #endif

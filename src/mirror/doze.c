@@ -81,8 +81,8 @@ static void say_awake(struct fx_mirror *m, struct fx_mirror_ctx *x)
 
 static bool may_doze(const struct fx_mirror *m, const struct fx_mirror_ctx *x)
 {
-	return m->now - x->active >= m->cfg.doze_ns && !x->pull.flight && !x->telling_sleep && !x->says_sleep &&
-	       x->pipe_mem->ci == x->ci_told && !x->telling_ci;
+	return m->now - x->active >= m->cfg.doze_ns && !x->pull.flight && !x->telling_sleep &&
+	       !x->says_sleep && x->pipe_mem->ci == x->ci_told && !x->telling_ci;
 }
 
 void fx_doze_turn(struct fx_mirror *m, struct fx_mirror_ctx *x)

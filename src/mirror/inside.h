@@ -100,14 +100,14 @@ struct fx_mirror_ctx {
 	struct fx_pipe_rx *pipe;
 	struct fx_event_tx *events;
 	struct fx_pull pull;
-	struct fx_push push; /* events */
-	struct fx_told *told; /* beside the local records */
-	struct fx_cq_out out; /* CQs with completions that have not left */
-	uint32_t flight;      /* transfers of it, its rings' included */
-	uint32_t ci_told;     /* of the pipe, to the host */
-	bool dry; /* the last look at the pipe found nothing */
+	struct fx_push push;			    /* events */
+	struct fx_told *told;			    /* beside the local records */
+	struct fx_cq_out out;			    /* CQs with completions that have not left */
+	uint32_t flight;			    /* transfers of it, its rings' included */
+	uint32_t ci_told;			    /* of the pipe, to the host */
+	bool dry;				    /* the last look at the pipe found nothing */
 	bool telling_ci, telling_sleep, says_sleep; /* under way; what the host's page says */
-	uint32_t nap; /* number of the last sleep that it was told of */
+	uint32_t nap;				    /* number of the last sleep that it was told of */
 	bool attached, broken;
 	uint8_t doze; /* enum fx_doze */
 	bool kicked;
@@ -123,7 +123,7 @@ struct fx_mirror {
 	uint32_t flight;
 	uint32_t lost; /* events that a host had no room for */
 	struct fx_move *free;
-	struct fx_move *stuck, **stuck_tail; /* that the engine had no room for, oldest first */
+	struct fx_move *stuck, **stuck_tail;	  /* that the engine had no room for, oldest first */
 	struct fx_mirror_rq *looks, **looks_tail; /* that wait for a transfer */
 	struct fx_move move[FX_MOVES];
 };
@@ -136,7 +136,8 @@ void fx_ctx_broken(struct fx_mirror *m, struct fx_mirror_ctx *x);
 
 /* ---- pull.c ---- */
 /* Begins a read of the next slots, if there can be any and none is under way. */
-bool fx_pull_start(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_pull *p, void *ring, fx_moved *done);
+bool fx_pull_start(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_pull *p, void *ring,
+		   fx_moved *done);
 /* Takes over what arrived whole; returns how many slots. */
 uint32_t fx_pull_take(struct fx_pull *p, const struct fx_move *v);
 void fx_pull_pipe(struct fx_mirror *m, struct fx_mirror_ctx *x);

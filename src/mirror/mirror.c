@@ -238,7 +238,8 @@ bool fx_mirror_quiet(const struct fx_mirror *m)
 	if (m->flight || m->looks)
 		return false;
 	for (const struct fx_mirror_ctx *x = m->ctxs; x; x = x->next)
-		if (!x->broken && (x->doze != FX_DOZING || x->kicked || x->out.head || x->push.landed != x->events->pi))
+		if (!x->broken &&
+		    (x->doze != FX_DOZING || x->kicked || x->out.head || x->push.landed != x->events->pi))
 			return false;
 	return true;
 }

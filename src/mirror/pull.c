@@ -23,10 +23,12 @@ static void skip_unread(struct fx_pull *p)
 	uint32_t mask = (1u << p->shift) - 1;
 
 	for (; (int32_t)(*p->consumed - p->have) > 0; p->have++)
-		p->local[(size_t)(p->have & mask) * FX_SLOT_SIZE + FX_SLOT_SIZE - 1] = fx_phase(p->have, p->shift);
+		p->local[(size_t)(p->have & mask) * FX_SLOT_SIZE + FX_SLOT_SIZE - 1] =
+			fx_phase(p->have, p->shift);
 }
 
-bool fx_pull_start(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_pull *p, void *ring, fx_moved *done)
+bool fx_pull_start(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_pull *p, void *ring,
+		   fx_moved *done)
 {
 	uint32_t size = 1u << p->shift, at, n;
 	struct fx_move *v;

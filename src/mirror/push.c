@@ -50,8 +50,8 @@ static void looked(struct fx_mirror *m, struct fx_move *v, int err, struct fx_pu
 }
 
 /* Entries that the host has room for; none: a look at its index begins, and *full says what the last one showed. */
-static uint32_t room(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_push *p, void *ring, fx_moved *done,
-		     bool *full)
+static uint32_t room(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_push *p, void *ring,
+		     fx_moved *done, bool *full)
 {
 	uint32_t n = (1u << p->shift) - (p->written - p->ci);
 	struct fx_move *v;
@@ -211,8 +211,8 @@ void fx_push_told(struct fx_event_tx *t, int wake, const struct fx_cq *cq)
 {
 	struct fx_mirror_ctx *x = t->copy;
 
-	x->told[(t->pi - 1) & ((1u << t->shift) - 1)] = (struct fx_told){
-		.wake = wake, .after = cq ? cq->copy : NULL, .index = cq ? cq->pi : 0};
+	x->told[(t->pi - 1) & ((1u << t->shift) - 1)] =
+		(struct fx_told){.wake = wake, .after = cq ? cq->copy : NULL, .index = cq ? cq->pi : 0};
 }
 
 /* Woken in the order of the records: a byte never comes before its record, whichever write landed first. */

@@ -28,11 +28,11 @@ enum {
 	FX_WORKER_BITS = 4, /* low bits of a QPN */
 	FX_MAX_SGE = 16,
 	FX_MAX_INLINE = 512,
-	FX_MAX_SQ_SLOTS = 9,	   /* 31 + 8 * 63 >= FX_MAX_INLINE */
-	FX_SLOT_INLINE = 31,	   /* inline bytes in the first slot */
-	FX_EXT_DATA = 63,	   /* inline bytes in a further slot */
-	FX_EXT_SGES = 3,	   /* SGEs in a further slot */
-	FX_RQ_SGES = 3,		   /* SGEs in a receive slot, first or further */
+	FX_MAX_SQ_SLOTS = 9, /* 31 + 8 * 63 >= FX_MAX_INLINE */
+	FX_SLOT_INLINE = 31, /* inline bytes in the first slot */
+	FX_EXT_DATA = 63,    /* inline bytes in a further slot */
+	FX_EXT_SGES = 3,     /* SGEs in a further slot */
+	FX_RQ_SGES = 3,	     /* SGEs in a receive slot, first or further */
 	FX_QPN_BITS = 24,
 };
 
@@ -156,7 +156,8 @@ static_assert(sizeof(struct fx_bind_slot) == FX_SLOT_SIZE, "bind slot");
 static_assert(offsetof(struct fx_bind_slot, qpn_gen) == offsetof(struct fx_sq_slot, qpn_gen), "bind slot");
 static_assert(offsetof(struct fx_bind_slot, index) == offsetof(struct fx_sq_slot, index), "bind slot");
 static_assert(offsetof(struct fx_bind_slot, window) == offsetof(struct fx_sq_slot, imm), "bind slot");
-static_assert(offsetof(struct fx_bind_slot, addr) == offsetof(struct fx_sq_slot, rdma.remote_addr), "bind slot");
+static_assert(offsetof(struct fx_bind_slot, addr) == offsetof(struct fx_sq_slot, rdma.remote_addr),
+	      "bind slot");
 static_assert(offsetof(struct fx_bind_slot, rkey) == offsetof(struct fx_sq_slot, rdma.rkey), "bind slot");
 static_assert(offsetof(struct fx_bind_slot, length) == 32, "bind slot");
 static_assert(offsetof(struct fx_bind_slot, access) == 44, "bind slot");
@@ -265,8 +266,8 @@ struct fx_event_head { /* written by the host, read by the core */
 static_assert(sizeof(struct fx_event_head) == FX_LINE, "event head");
 enum fx_event_kind { FX_EV_NONE, FX_EV_CQ, FX_EV_ASYNC };
 struct fx_event {
-	uint8_t kind;	/* enum fx_event_kind */
-	uint8_t type;	/* FX_EV_ASYNC: enum ibv_event_type */
+	uint8_t kind; /* enum fx_event_kind */
+	uint8_t type; /* FX_EV_ASYNC: enum ibv_event_type */
 	uint16_t rsvd;
 	uint32_t object; /* handle of the CQ, QP, SRQ or port */
 	uint64_t cookie; /* what the host gave when it created the object */

@@ -69,7 +69,8 @@ static inline void fx_pipe_put(struct fx_pipe_tx *p, const void *slot)
 {
 	uint32_t i = p->pi++;
 
-	fx_slot_publish(p->slots + (size_t)(i & ((1u << p->shift) - 1)) * FX_SLOT_SIZE, slot, fx_phase(i, p->shift));
+	fx_slot_publish(p->slots + (size_t)(i & ((1u << p->shift) - 1)) * FX_SLOT_SIZE, slot,
+			fx_phase(i, p->shift));
 }
 
 /* ---- send pipe, core side ---- */
@@ -195,7 +196,7 @@ struct fx_cq {
 	uint32_t ci; /* last seen of head->ci */
 	uint32_t handle;
 	uint64_t cookie;
-	bool overrun;	/* a CQE found no room: the CQ is in error, nothing is ever overwritten (guarantee P10) */
+	bool overrun; /* a CQE found no room: the CQ is in error, nothing is ever overwritten (guarantee P10) */
 	uint32_t arm;	/* that waits for a CQE: sequence << 2 | enum fx_arm_kind; 0: none */
 	uint32_t fired; /* sequence of the last one that fired */
 	uint32_t loud;	/* one past the last CQE that fires a solicited-only arm */

@@ -9,10 +9,9 @@
 static const struct {
 	const char *word, *text;
 	enum fx_async async;
-} causes[] = {
-	{"none", "nothing", FX_ASYNC_NONE},
+} causes[] = {{"none", "nothing", FX_ASYNC_NONE},
 #define X(name, word, async, text) {word, text, FX_ASYNC_##async},
-	FX_CAUSE_LIST(X)
+	      FX_CAUSE_LIST(X)
 #undef X
 };
 

@@ -38,7 +38,7 @@ struct fx_dma {
 	 * so an entry's phase never comes without the rest of it. An aligned word alone likewise.
 	 */
 	bool lines;
-	uint8_t op;	/* enum fx_dma_op */
+	uint8_t op; /* enum fx_dma_op */
 	const struct fx_mr *mr;
 	uint64_t va;  /* in the MR's iova space */
 	void *cookie; /* comes back with the completion */

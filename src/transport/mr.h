@@ -50,7 +50,10 @@ struct fx_mr {
 	_Atomic uint32_t windows; /* bound to it: it stays registered as long */
 };
 
-enum fx_mw_type { FX_MW_TYPE_1 = 1, FX_MW_TYPE_2 = 2 }; /* as enum ibv_mw_type; 2 is 2B: bound to one QP too */
+enum fx_mw_type {
+	FX_MW_TYPE_1 = 1,
+	FX_MW_TYPE_2 = 2
+}; /* as enum ibv_mw_type; 2 is 2B: bound to one QP too */
 
 /*
  * A memory window: a part of a region, with a key and rights of its own. The control thread makes and frees it; from

@@ -97,7 +97,8 @@ static uint8_t refuse(struct fx_tp *tp)
 }
 
 /* May the window be bound now, with this key and these rights, or unbound? */
-static bool may_bind(const struct fx_tp *tp, const struct fx_qp *qp, const struct fx_mw *mw, const struct fx_wqe *w)
+static bool may_bind(const struct fx_tp *tp, const struct fx_qp *qp, const struct fx_mw *mw,
+		     const struct fx_wqe *w)
 {
 	if (mw->pd != qp->pd || (w->rkey ^ mw->key) & ~FX_KEY_TAG ||
 	    w->bind.access & ~(uint32_t)(REMOTE | FX_ACC_ZERO_BASED))
@@ -113,7 +114,8 @@ static struct fx_mr *parent(const struct fx_tp *tp, const struct fx_qp *qp, cons
 {
 	struct fx_mr *mr = fx_mr_get(tp->cfg.mrs, w->bind.lkey);
 
-	if (!mr || mr->pd != qp->pd || !(mr->access & FX_ACC_MW_BIND) || !fx_mr_covers(mr, w->raddr, w->bind.length))
+	if (!mr || mr->pd != qp->pd || !(mr->access & FX_ACC_MW_BIND) ||
+	    !fx_mr_covers(mr, w->raddr, w->bind.length))
 		return NULL;
 	return w->bind.access & CHANGES && !(mr->access & FX_ACC_LOCAL_WRITE) ? NULL : mr;
 }

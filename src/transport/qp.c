@@ -187,8 +187,8 @@ void fx_qp_detach(struct fx_tp *tp, struct fx_qp *qp)
 
 bool fx_qp_idle(const struct fx_qp *qp)
 {
-	return !qp->tp && !qp->on_touched && !qp->on_run && !qp->on_acks && !qp->staged && !qp->refs && !qp->reqs.n &&
-	       !qp->resp.n;
+	return !qp->tp && !qp->on_touched && !qp->on_run && !qp->on_acks && !qp->staged && !qp->refs &&
+	       !qp->reqs.n && !qp->resp.n;
 }
 
 void fx_qp_free(struct fx_tp *tp, struct fx_qp *qp)

@@ -247,7 +247,8 @@ static uint8_t copy_sges(struct fx_wqe *w, const struct fx_sq_slot *e)
 	if (e->nsge)
 		memcpy(&w->sge[0], &e->sge, sizeof(e->sge));
 	for (uint32_t i = 1; i < e->nsge; i++)
-		memcpy(&w->sge[0] + i, x[(i - 1) / FX_EXT_SGES].data + (i - 1) % FX_EXT_SGES * sizeof(struct fx_sge),
+		memcpy(&w->sge[0] + i,
+		       x[(i - 1) / FX_EXT_SGES].data + (i - 1) % FX_EXT_SGES * sizeof(struct fx_sge),
 		       sizeof(struct fx_sge));
 	for (uint32_t i = 0; i < e->nsge; i++)
 		length += (&w->sge[0])[i].length;

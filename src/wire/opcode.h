@@ -10,15 +10,15 @@
 #include <stdint.h>
 
 enum fx_op_flags {
-	FX_OPF_REQ = 1 << 0,	/* a request: the responder's */
-	FX_OPF_RSP = 1 << 1,	/* a response: the completer's */
+	FX_OPF_REQ = 1 << 0, /* a request: the responder's */
+	FX_OPF_RSP = 1 << 1, /* a response: the completer's */
 	FX_OPF_SEND = 1 << 2,
 	FX_OPF_WRITE = 1 << 3,
 	FX_OPF_READ = 1 << 4,	/* READ request or READ response */
 	FX_OPF_ATOMIC = 1 << 5, /* atomic request or atomic acknowledge */
 	FX_OPF_ACK = 1 << 6,
 	FX_OPF_FIRST = 1 << 7,
-	FX_OPF_LAST = 1 << 8,	/* an ONLY packet is FIRST and LAST, a MIDDLE one neither */
+	FX_OPF_LAST = 1 << 8, /* an ONLY packet is FIRST and LAST, a MIDDLE one neither */
 	FX_OPF_PAYLOAD = 1 << 9,
 	FX_OPF_IMM = 1 << 10,
 	FX_OPF_INV = 1 << 11, /* IETH */
@@ -70,9 +70,9 @@ enum fx_opcode {
 };
 
 struct fx_opcode_info {
-	const char *name;  /* "RC_SEND_FIRST"; NULL: no such opcode */
-	uint32_t flags;	   /* enum fx_op_flags */
-	uint8_t ext_len;   /* bytes of the headers between BTH and payload */
+	const char *name; /* "RC_SEND_FIRST"; NULL: no such opcode */
+	uint32_t flags;	  /* enum fx_op_flags */
+	uint8_t ext_len;  /* bytes of the headers between BTH and payload */
 };
 extern const struct fx_opcode_info fx_opcodes[256];
 

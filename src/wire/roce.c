@@ -32,21 +32,15 @@ enum {
 };
 
 const char *const fx_drop_names[FX_DROPS] = {
-	[FX_DROP_NONE] = "none",
-	[FX_DROP_SHORT] = "short",
-	[FX_DROP_NOT_IP] = "not_ip",
-	[FX_DROP_BAD_IP] = "bad_ip",
-	[FX_DROP_FRAGMENT] = "fragment",
-	[FX_DROP_NOT_UDP] = "not_udp",
-	[FX_DROP_NOT_ROCE] = "not_roce",
-	[FX_DROP_BAD_UDP_LEN] = "bad_udp_len",
-	[FX_DROP_BAD_BTH] = "bad_bth",
-	[FX_DROP_BAD_OPCODE] = "bad_opcode",
-	[FX_DROP_BAD_PKEY] = "bad_pkey",
-	[FX_DROP_BAD_ICRC] = "bad_icrc",
+	[FX_DROP_NONE] = "none",	 [FX_DROP_SHORT] = "short",
+	[FX_DROP_NOT_IP] = "not_ip",	 [FX_DROP_BAD_IP] = "bad_ip",
+	[FX_DROP_FRAGMENT] = "fragment", [FX_DROP_NOT_UDP] = "not_udp",
+	[FX_DROP_NOT_ROCE] = "not_roce", [FX_DROP_BAD_UDP_LEN] = "bad_udp_len",
+	[FX_DROP_BAD_BTH] = "bad_bth",	 [FX_DROP_BAD_OPCODE] = "bad_opcode",
+	[FX_DROP_BAD_PKEY] = "bad_pkey", [FX_DROP_BAD_ICRC] = "bad_icrc",
 };
 
-static const uint8_t v4_mapped[12] = { [10] = 0xff, [11] = 0xff };
+static const uint8_t v4_mapped[12] = {[10] = 0xff, [11] = 0xff};
 
 /* For the compiler only: what was copied out of the frame before it is not read from the frame again. */
 static inline void read_done(void)

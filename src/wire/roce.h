@@ -27,7 +27,7 @@ enum {
 	FX_ATOMICACKETH_LEN = 8,
 	FX_DETH_LEN = 8,
 	FX_XRCETH_LEN = 4,
-	FX_IMM_LEN = 4, /* and IETH */
+	FX_IMM_LEN = 4,	 /* and IETH */
 	FX_CNP_LEN = 16, /* reserved bytes after a CNP's BTH */
 	FX_ICRC_LEN = 4,
 	FX_GRH_LEN = 40,
@@ -38,24 +38,24 @@ enum {
 };
 
 /* Why a frame was refused; also the names of counters. */
-#define FX_DROP_LIST(X)                                                                             \
-	X(SHORT, "frame ends inside its headers")                                                   \
-	X(NOT_IP, "neither IPv4 nor IPv6")                                                          \
-	X(BAD_IP, "IP header version, length or checksum is wrong")                                 \
-	X(FRAGMENT, "IP fragment")                                                                  \
-	X(NOT_UDP, "not UDP")                                                                       \
-	X(NOT_ROCE, "not for UDP port 4791")                                                        \
-	X(BAD_UDP_LEN, "UDP length disagrees with the frame")                                       \
-	X(BAD_BTH, "BTH version or pad count is wrong")                                             \
-	X(BAD_OPCODE, "opcode unknown")                                                             \
-	X(BAD_PKEY, "partition key is not the port's")                                              \
+#define FX_DROP_LIST(X)                                                                                      \
+	X(SHORT, "frame ends inside its headers")                                                            \
+	X(NOT_IP, "neither IPv4 nor IPv6")                                                                   \
+	X(BAD_IP, "IP header version, length or checksum is wrong")                                          \
+	X(FRAGMENT, "IP fragment")                                                                           \
+	X(NOT_UDP, "not UDP")                                                                                \
+	X(NOT_ROCE, "not for UDP port 4791")                                                                 \
+	X(BAD_UDP_LEN, "UDP length disagrees with the frame")                                                \
+	X(BAD_BTH, "BTH version or pad count is wrong")                                                      \
+	X(BAD_OPCODE, "opcode unknown")                                                                      \
+	X(BAD_PKEY, "partition key is not the port's")                                                       \
 	X(BAD_ICRC, "invariant CRC is wrong")
 enum fx_drop {
 	FX_DROP_NONE,
 #define X(name, text) FX_DROP_##name,
 	FX_DROP_LIST(X)
 #undef X
-	FX_DROPS
+		FX_DROPS
 };
 extern const char *const fx_drop_names[FX_DROPS]; /* lower case, as in counters: "bad_icrc" */
 

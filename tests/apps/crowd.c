@@ -97,11 +97,11 @@ static void open_device(void)
 	mr = ibv_reg_mr(pd, buf, sizeof(*buf) * QPS, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
 	need(mr, FAILED, "MR");
 	for (int i = 0; i < QPS; i++) {
-		struct ibv_qp_init_attr attr = {.send_cq = cq,
-						.recv_cq = cq,
-						.qp_type = IBV_QPT_RC,
-						.cap = {.max_send_wr = 8, .max_recv_wr = 8, .max_send_sge = 1,
-							.max_recv_sge = 1}};
+		struct ibv_qp_init_attr attr = {
+			.send_cq = cq,
+			.recv_cq = cq,
+			.qp_type = IBV_QPT_RC,
+			.cap = {.max_send_wr = 8, .max_recv_wr = 8, .max_send_sge = 1, .max_recv_sge = 1}};
 
 		qps[i] = ibv_create_qp(pd, &attr);
 		need(qps[i], FAILED, "QP");
@@ -158,11 +158,18 @@ static void speak(unsigned round)
 {
 	unsigned q = round % QPS, len = length_of(round);
 	struct ibv_sge sge = {.addr = (uintptr_t)buf[q][0], .length = len, .lkey = mr->lkey};
-	struct ibv_send_wr *bad, wr[2] = {
-		{.next = &wr[1], .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE,
-		 .wr.rdma = {.remote_addr = theirs.addr + (q * 3 + 2) * ROOM, .rkey = theirs.rkey}},
-		{.sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED},
-	};
+	struct ibv_send_wr *bad,
+		wr[2] = {
+			{.next = &wr[1],
+			 .sg_list = &sge,
+			 .num_sge = 1,
+			 .opcode = IBV_WR_RDMA_WRITE,
+			 .wr.rdma = {.remote_addr = theirs.addr + (q * 3 + 2) * ROOM, .rkey = theirs.rkey}},
+			{.sg_list = &sge,
+			 .num_sge = 1,
+			 .opcode = IBV_WR_SEND,
+			 .send_flags = IBV_SEND_SIGNALED},
+		};
 
 	for (unsigned i = 0; i < len; i++)
 		buf[q][0][i] = expect(me, round, i);
@@ -183,11 +190,14 @@ static void listen_to(unsigned round, bool sent, bool heard)
 		if (!n) {
 			if (++idle % 1024 == 0)
 				need(partner_lives(), LOST, "partner");
-			need(time(NULL) < end, FAILED, "round %u: %d s without a completion", round, PATIENCE_S);
+			need(time(NULL) < end, FAILED, "round %u: %d s without a completion", round,
+			     PATIENCE_S);
 			continue;
 		}
-		need(wc.status != IBV_WC_RETRY_EXC_ERR && wc.status != IBV_WC_WR_FLUSH_ERR, LOST, "completion");
-		need(wc.status == IBV_WC_SUCCESS, FAILED, "round %u: %s", round, ibv_wc_status_str(wc.status));
+		need(wc.status != IBV_WC_RETRY_EXC_ERR && wc.status != IBV_WC_WR_FLUSH_ERR, LOST,
+		     "completion");
+		need(wc.status == IBV_WC_SUCCESS, FAILED, "round %u: %s", round,
+		     ibv_wc_status_str(wc.status));
 		if (!(wc.opcode & IBV_WC_RECV)) {
 			sent = true;
 			continue;
@@ -196,8 +206,8 @@ static void listen_to(unsigned round, bool sent, bool heard)
 		need(wc.byte_len == len, FAILED, "round %u: %u bytes instead of %u", round, wc.byte_len, len);
 		for (unsigned k = 1; k < 3; k++)
 			for (unsigned i = 0; i < len; i++)
-				need(buf[q][k][i] == expect(me ^ 1, round, i), FAILED, "round %u: byte %u (%s)", round,
-				     i, k == 1 ? "sent" : "written");
+				need(buf[q][k][i] == expect(me ^ 1, round, i), FAILED,
+				     "round %u: byte %u (%s)", round, i, k == 1 ? "sent" : "written");
 		post_recv((int)q);
 	}
 }
@@ -206,7 +216,8 @@ static void leave(void)
 {
 	for (int i = 0; i < QPS; i++)
 		need(ibv_destroy_qp(qps[i]) == 0, FAILED, "destroy_qp");
-	need(!ibv_dereg_mr(mr) && !ibv_destroy_cq(cq) && !ibv_dealloc_pd(pd) && !ibv_close_device(ctx), FAILED, "leaving");
+	need(!ibv_dereg_mr(mr) && !ibv_destroy_cq(cq) && !ibv_dealloc_pd(pd) && !ibv_close_device(ctx),
+	     FAILED, "leaving");
 }
 
 /* `ready`: told once traffic runs. rounds 0: until somebody ends it. */

@@ -100,8 +100,8 @@ static void expect(uint8_t opcode)
 	struct fx_cqe c = far_completion(&cq);
 
 	if (c.status || c.opcode != opcode)
-		printf("a completion of opcode %u with status %u, syndrome %u instead of opcode %u\n", c.opcode, c.status,
-		       c.syndrome, opcode);
+		printf("a completion of opcode %u with status %u, syndrome %u instead of opcode %u\n",
+		       c.opcode, c.status, c.syndrome, opcode);
 	FAR_NEED(c.status == 0 && c.opcode == opcode);
 }
 
@@ -128,7 +128,8 @@ static void sends(void)
 		for (int k = 0; k < 2; k++) {
 			struct fx_cqe c = far_completion(&cq);
 
-			FAR_NEED(c.status == 0 && (c.opcode == FX_WC_SEND || (c.opcode == FX_WC_RECV && c.byte_len == len)));
+			FAR_NEED(c.status == 0 &&
+				 (c.opcode == FX_WC_SEND || (c.opcode == FX_WC_RECV && c.byte_len == len)));
 		}
 		FAR_NEED(!memcmp(from, to, len));
 	}
@@ -210,7 +211,8 @@ int main(int argc, char **argv)
 	FAR_NEED(far_simple(&h, FX_MSG_ALLOC_PD, 0, &pd) == 0);
 	FAR_NEED(far_simple(&h, FX_MSG_CREATE_CHANNEL, 0, &ch) == 0);
 	from = aligned_alloc(4096, BIG);
-	to = mmap(NULL, BIG, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0); /* shared, but not with the core */
+	to = mmap(NULL, BIG, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		  0); /* shared, but not with the core */
 	mr_from = far_mr(&h, pd, from, BIG);
 	mr_to = far_mr(&h, pd, to, BIG);
 	cq = far_cq(&h, ch);

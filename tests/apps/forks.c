@@ -98,7 +98,8 @@ static void copy(void)
 	area = pages(N);
 	area_mr = reg(area, N * PAGE);
 	NEED(in_child(look_at_copy, NULL) == 0); /* of one thread */
-	NEED(!pthread_create(&t[0], NULL, count, NULL) && !pthread_create(&t[1], NULL, count_by_kernel, NULL));
+	NEED(!pthread_create(&t[0], NULL, count, NULL) &&
+	     !pthread_create(&t[1], NULL, count_by_kernel, NULL));
 	for (uintptr_t i = 1; i <= 100; i++) {
 		peer_write(area_mr, at(area, 5 * PAGE), i);
 		NEED(in_child(look_at_copy, (void *)i) == 0);
@@ -270,7 +271,8 @@ static void spawn(void)
 	FILE *f;
 
 	*at(p, 0) = 9;
-	NEED(!posix_spawnp(&child, "true", NULL, NULL, argv, environ) && waitpid(child, &status, 0) == child && !status);
+	NEED(!posix_spawnp(&child, "true", NULL, NULL, argv, environ) &&
+	     waitpid(child, &status, 0) == child && !status);
 	NEED(system("true") == 0);
 	f = popen("echo hello", "r");
 	NEED(f && fgets(text, sizeof(text), f) && !pclose(f) && !strcmp(text, "hello\n"));
@@ -287,7 +289,7 @@ static void spawn(void)
 int main(int argc, char **argv)
 {
 	static const struct hazard cases[] = {
-		{"copy", copy}, {"malloc", heap},	{"wishes", wishes}, {"init", init},
+		{"copy", copy}, {"malloc", heap},     {"wishes", wishes}, {"init", init},
 		{"safe", safe}, {"no_room", no_room}, {"spawn", spawn},
 	};
 

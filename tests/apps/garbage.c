@@ -64,9 +64,10 @@ static bool rare(uint32_t n)
 /* Values at which code breaks are likelier than others. */
 static uint32_t odd(void)
 {
-	const uint32_t handles[] = {known ? known->pd : 1, known ? known->cq : 1, known ? known->qp : 1,
-				    known ? known->mr : 1, known ? known->qpn_gen : 1,
-				    known ? known->channel : 1, known ? known->mw : 1};
+	const uint32_t handles[] = {known ? known->pd : 1,	known ? known->cq : 1,
+				    known ? known->qp : 1,	known ? known->mr : 1,
+				    known ? known->qpn_gen : 1, known ? known->channel : 1,
+				    known ? known->mw : 1};
 	static const uint32_t edge[] = {0,	    1,		2,  3,	  0x7fffffff, 0x80000000,
 					0xffffffff, 0xfffffffe, 64, 4096, 16,	      31};
 

@@ -46,7 +46,8 @@ static void edges(void)
 static void overlap(void)
 {
 	char *p = pages(16);
-	struct ibv_mr *outer = reg(p, 16 * PAGE), *inner = ibv_reg_mr(pd, p + 4 * PAGE, PAGE, IBV_ACCESS_REMOTE_READ);
+	struct ibv_mr *outer = reg(p, 16 * PAGE),
+		      *inner = ibv_reg_mr(pd, p + 4 * PAGE, PAGE, IBV_ACCESS_REMOTE_READ);
 	struct ibv_mr *across = reg(p + 3 * PAGE + 8, 2 * PAGE), *twin = reg(p, 16 * PAGE);
 	word *w = at(p, 4 * PAGE + 8);
 
@@ -252,7 +253,8 @@ static void dontneed(void)
 	/* memory of the program's own that comes to lie there is left alone */
 	int fd = memfd_create("own", MFD_CLOEXEC);
 
-	NEED(!ftruncate(fd, PAGE) && mmap(p + PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == p + PAGE);
+	NEED(!ftruncate(fd, PAGE) &&
+	     mmap(p + PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == p + PAGE);
 	p[PAGE] = 5;
 	NEED(!madvise(p, 4 * PAGE, MADV_DONTNEED) && p[PAGE] == 5);
 }
@@ -451,7 +453,8 @@ static void reallocs(void)
 		NEED(p);
 		base = (uintptr_t)p & ~(size_t)(PAGE - 1);
 		memset(p, 5, n);
-		mr = round % 2 ? reg(p, n) : reg((char *)base, ((uintptr_t)p + n - base) & ~(size_t)(PAGE - 1));
+		mr = round % 2 ? reg(p, n)
+			       : reg((char *)base, ((uintptr_t)p + n - base) & ~(size_t)(PAGE - 1));
 		for (int more = 2; more <= 16; more *= 2) {
 			p = realloc(p, n * more);
 			NEED(p);
@@ -475,9 +478,17 @@ static void reallocs(void)
 int main(int argc, char **argv)
 {
 	static const struct hazard cases[] = {
-		{"edges", edges},	    {"overlap", overlap},   {"sections", sections}, {"stacks", stacks},
-		{"attributes", attributes}, {"dontneed", dontneed}, {"unmapped", unmapped}, {"slow", slow},
-		{"remap", remap},	    {"reallocs", reallocs}, {"huge", huge},
+		{"edges", edges},
+		{"overlap", overlap},
+		{"sections", sections},
+		{"stacks", stacks},
+		{"attributes", attributes},
+		{"dontneed", dontneed},
+		{"unmapped", unmapped},
+		{"slow", slow},
+		{"remap", remap},
+		{"reallocs", reallocs},
+		{"huge", huge},
 		{"shared", shared},
 	};
 

@@ -125,7 +125,8 @@ static inline bool is_converted(const void *addr)
 {
 	char line[512];
 
-	return proc_line("/proc/self/maps", addr, NULL, line, sizeof(line)) && strstr(line, "/memfd:flexins-mr");
+	return proc_line("/proc/self/maps", addr, NULL, line, sizeof(line)) &&
+	       strstr(line, "/memfd:flexins-mr");
 }
 
 struct hazard {

@@ -40,13 +40,18 @@ static struct ibv_qp *connected(struct ibv_pd *pd, struct ibv_cq *cq)
 	a.ah_attr = (struct ibv_ah_attr){.is_global = 1, .port_num = 1};
 	need(!ibv_query_gid(pd->context, 1, 0, &a.ah_attr.grh.dgid), "query_gid");
 	a.qp_state = IBV_QPS_INIT;
-	need(!ibv_modify_qp(qp, &a, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS), "INIT");
+	need(!ibv_modify_qp(qp, &a, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS),
+	     "INIT");
 	a.qp_state = IBV_QPS_RTR;
-	need(!ibv_modify_qp(qp, &a, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-					    IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER), "RTR");
+	need(!ibv_modify_qp(qp, &a,
+			    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+				    IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER),
+	     "RTR");
 	a.qp_state = IBV_QPS_RTS;
-	need(!ibv_modify_qp(qp, &a, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
-					    IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC), "RTS");
+	need(!ibv_modify_qp(qp, &a,
+			    IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
+				    IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC),
+	     "RTS");
 	return qp;
 }
 
@@ -90,15 +95,18 @@ int main(int argc, char **argv)
 		need(readable(ctx, PATIENCE_MS) && !ibv_get_async_event(ctx, &e[i]), "an event");
 	need(e[0].event_type == IBV_EVENT_CQ_ERR && e[0].element.cq == cq, "IBV_EVENT_CQ_ERR of the CQ");
 	told = e[1].element.qp;
-	need(e[1].event_type == IBV_EVENT_QP_FATAL && (told == qp[0] || told == qp[1]), "IBV_EVENT_QP_FATAL of a QP");
+	need(e[1].event_type == IBV_EVENT_QP_FATAL && (told == qp[0] || told == qp[1]),
+	     "IBV_EVENT_QP_FATAL of a QP");
 	for (int i = 0; i < 2; i++)
 		need(ibv_poll_cq(cq, 1, &wc) == 1 && wc.status == IBV_WC_SUCCESS, "what had room");
 	need(argc < 2 || system(argv[1]) == 0, argv[argc - 1]);
 	ibv_ack_async_event(&e[1]);
 	need(readable(ctx, 0), "the other QP's event");
-	need(!ibv_destroy_qp(qp[told == qp[0]]) && !readable(ctx, 0), "taking back what nobody read, each event once");
+	need(!ibv_destroy_qp(qp[told == qp[0]]) && !readable(ctx, 0),
+	     "taking back what nobody read, each event once");
 	e[0] = (struct ibv_async_event){.element.cq = cq, .event_type = IBV_EVENT_CQ_ERR};
 	ibv_ack_async_event(&e[0]);
-	need(!ibv_destroy_qp(told) && !ibv_destroy_cq(cq) && !ibv_dealloc_pd(pd) && !ibv_close_device(ctx), "closing");
+	need(!ibv_destroy_qp(told) && !ibv_destroy_cq(cq) && !ibv_dealloc_pd(pd) && !ibv_close_device(ctx),
+	     "closing");
 	return 0;
 }

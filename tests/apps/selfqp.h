@@ -20,8 +20,8 @@
 
 enum { PAGE = 4096, PATIENCE_S = 10 };
 
-#define ACCESS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |               \
-		IBV_ACCESS_REMOTE_ATOMIC)
+#define ACCESS                                                                                               \
+	(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC)
 
 static struct ibv_context *ctx;
 static struct ibv_pd *pd;
@@ -76,8 +76,8 @@ static struct ibv_wc completion(void)
 }
 
 /* Eight bytes, or an atomic, between `land` and `word`, which is the remote one. */
-static inline void post(const struct ibv_mr *land_mr, void *land, enum ibv_wr_opcode op, const struct ibv_mr *mr, void *word,
-		 uint64_t compare_add, uint64_t swap)
+static inline void post(const struct ibv_mr *land_mr, void *land, enum ibv_wr_opcode op,
+			const struct ibv_mr *mr, void *word, uint64_t compare_add, uint64_t swap)
 {
 	struct ibv_sge sge = {.addr = (uintptr_t)land, .length = 8, .lkey = land_mr->lkey};
 	struct ibv_send_wr *bad, wr = {.sg_list = &sge,

@@ -30,7 +30,8 @@ static void atomics(void)
 {
 	size_t size = (size_t)sysconf(_SC_PAGESIZE);
 	uint64_t *page = aligned_alloc(size, size), onstack[2] = {5, 0};
-	struct ibv_mr *mr = ibv_reg_mr(pd, page, size, ACCESS), *stack = ibv_reg_mr(pd, onstack, sizeof(onstack), ACCESS);
+	struct ibv_mr *mr = ibv_reg_mr(pd, page, size, ACCESS),
+		      *stack = ibv_reg_mr(pd, onstack, sizeof(onstack), ACCESS);
 	struct ibv_device_attr attr;
 	pthread_t t;
 
@@ -260,7 +261,8 @@ static void scatter(void)
 		for (uint32_t k = 0, n = 0, b = 0; k < from[i].length; k++, at++) {
 			for (n = at, b = 0; n >= to[b].length; b++)
 				n -= to[b].length;
-			NEED(((uint8_t *)(uintptr_t)from[i].addr)[k] == ((uint8_t *)(uintptr_t)to[b].addr)[n]);
+			NEED(((uint8_t *)(uintptr_t)from[i].addr)[k] ==
+			     ((uint8_t *)(uintptr_t)to[b].addr)[n]);
 		}
 }
 
@@ -294,7 +296,8 @@ static void all_places(void)
 		memset(places[i].at, 0, 8);
 		post(places[i].mr, places[i].at, IBV_WR_ATOMIC_FETCH_AND_ADD, places[5].mr, word, 7, 0);
 		completion();
-		NEED(!memcmp(places[i].at, &(uint64_t){1000 + i}, 8) && *(volatile uint64_t *)word == 1007 + i);
+		NEED(!memcmp(places[i].at, &(uint64_t){1000 + i}, 8) &&
+		     *(volatile uint64_t *)word == 1007 + i);
 	}
 }
 
@@ -303,8 +306,10 @@ static void all_places(void)
 static void overwrite(void)
 {
 	enum { ROUNDS = 200, WRITES = 16, SIZE = 1 << 15 };
-	uint8_t target[WRITES * SIZE], seen[WRITES * SIZE], *from = aligned_alloc(PAGE, SIZE); /* on the stack: slow */
-	struct ibv_mr *mr = ibv_reg_mr(pd, from, SIZE, ACCESS), *slow = ibv_reg_mr(pd, target, sizeof(target), ACCESS);
+	uint8_t target[WRITES * SIZE], seen[WRITES * SIZE],
+		*from = aligned_alloc(PAGE, SIZE); /* on the stack: slow */
+	struct ibv_mr *mr = ibv_reg_mr(pd, from, SIZE, ACCESS),
+		      *slow = ibv_reg_mr(pd, target, sizeof(target), ACCESS);
 	struct ibv_sge sge = {.addr = (uintptr_t)from, .length = SIZE};
 	struct ibv_send_wr *bad, wr = {.sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE};
 	unsigned whole = 0;
@@ -335,8 +340,11 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*run)(void);
-	} things[] = {{"atomics", atomics}, {"drain", drain}, {"overwrite", overwrite},
-		    {"places", all_places}, {"reset", reset}};
+	} things[] = {{"atomics", atomics},
+		      {"drain", drain},
+		      {"overwrite", overwrite},
+		      {"places", all_places},
+		      {"reset", reset}};
 
 	NEED(argc == 2);
 	open_all();

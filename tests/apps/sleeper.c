@@ -48,9 +48,9 @@ static void tick(int sig)
 
 static void prepare(struct sleeper *s)
 {
-	struct ibv_qp_init_attr init = {.cap = {.max_send_wr = 1, .max_recv_wr = RECVS, .max_send_sge = 1,
-						.max_recv_sge = 1},
-					.qp_type = IBV_QPT_RC};
+	struct ibv_qp_init_attr init = {
+		.cap = {.max_send_wr = 1, .max_recv_wr = RECVS, .max_send_sge = 1, .max_recv_sge = 1},
+		.qp_type = IBV_QPT_RC};
 	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1};
 	struct ibv_recv_wr wr = {.wr_id = 1}, *bad;
 
@@ -61,7 +61,8 @@ static void prepare(struct sleeper *s)
 	init.send_cq = init.recv_cq = s->cq;
 	s->qp = ibv_create_qp(pd, &init);
 	need(s->qp, "create_qp");
-	need(!ibv_modify_qp(s->qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS),
+	need(!ibv_modify_qp(s->qp, &attr,
+			    IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS),
 	     "modify_qp");
 	for (int i = 0; i < RECVS; i++)
 		need(!ibv_post_recv(s->qp, &wr, &bad), "post_recv");

@@ -28,7 +28,7 @@ struct board *board;
 static struct child {
 	pid_t pid; /* 0: none */
 	bool killed;
-	uint64_t start_ms; /* not before */
+	uint64_t start_ms;	 /* not before */
 	uint64_t turns, seen_ms; /* for the watch */
 } child[MAX_PROCS];
 static unsigned kills;
@@ -106,8 +106,8 @@ static void reap(void)
 			withdraw_offers(i);
 			child[i].start_ms = now_ms() + rnd(&plan, REST_MS);
 		} else if (atomic_load(&board->stop) != END || status) {
-			printf("storm: process %u ended with status %#x, in '%s' of link %d\n", i, (unsigned)status,
-			       board->proc[i].doing, board->proc[i].link);
+			printf("storm: process %u ended with status %#x, in '%s' of link %d\n", i,
+			       (unsigned)status, board->proc[i].doing, board->proc[i].link);
 			give_up();
 		}
 	}
@@ -134,8 +134,8 @@ static void watch(void)
 			child[i].turns = turns;
 			child[i].seen_ms = now;
 		} else if (now - child[i].seen_ms > SILENCE_S * 1000) {
-			printf("storm: process %u (%d) has been in '%s' of link %d for %d s\n", i, child[i].pid,
-			       board->proc[i].doing, board->proc[i].link, SILENCE_S);
+			printf("storm: process %u (%d) has been in '%s' of link %d for %d s\n", i,
+			       child[i].pid, board->proc[i].doing, board->proc[i].link, SILENCE_S);
 			give_up();
 		}
 	}
@@ -156,8 +156,9 @@ static void progress(uint64_t since_ms)
 
 	for (int k = 0; k < KINDS; k++)
 		n += board->ops[k];
-	printf("storm: %lu s: %lu operations, %lu MB, %lu offers, %u kills\n", (unsigned long)(now_ms() - since_ms) / 1000,
-	       (unsigned long)n, (unsigned long)(board->bytes / 1000000), (unsigned long)board->offers, kills);
+	printf("storm: %lu s: %lu operations, %lu MB, %lu offers, %u kills\n",
+	       (unsigned long)(now_ms() - since_ms) / 1000, (unsigned long)n,
+	       (unsigned long)(board->bytes / 1000000), (unsigned long)board->offers, kills);
 	fflush(stdout);
 }
 
@@ -200,8 +201,8 @@ static void calm_down(void)
 		if (now_ms() - from > DRAIN_S * 1000) {
 			for (unsigned i = 0; i < board->procs; i++)
 				if (child[i].pid && !board->proc[i].drained)
-					printf("storm: process %u is not done after %d s, in '%s' of link %d\n", i,
-					       DRAIN_S, board->proc[i].doing, board->proc[i].link);
+					printf("storm: process %u is not done after %d s, in '%s' of link %d\n",
+					       i, DRAIN_S, board->proc[i].doing, board->proc[i].link);
 			give_up();
 		}
 	}
@@ -212,8 +213,8 @@ static void calm_down(void)
 
 static void report(void)
 {
-	static const char *const names[KINDS] = {"SEND", "SEND_IMM", "WRITE", "WRITE_IMM", "READ", "READ(source)",
-						 "FETCH_ADD", "CMP_SWAP", "COUNT"};
+	static const char *const names[KINDS] = {"SEND",	 "SEND_IMM",  "WRITE",	  "WRITE_IMM", "READ",
+						 "READ(source)", "FETCH_ADD", "CMP_SWAP", "COUNT"};
 
 	printf("storm: seed %lu:", (unsigned long)board->seed);
 	for (int k = 0; k < KINDS; k++)
@@ -241,8 +242,8 @@ static uint64_t number(const char *text, uint64_t most)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {{"seconds", 1, NULL, 's'}, {"processes", 1, NULL, 'p'},
-						{"seed", 1, NULL, 'S'}, {0}};
+	static const struct option options[] = {
+		{"seconds", 1, NULL, 's'}, {"processes", 1, NULL, 'p'}, {"seed", 1, NULL, 'S'}, {0}};
 	uint64_t seconds = 10;
 	int c;
 

@@ -34,22 +34,22 @@ enum {
 	LIVES = 1024,	     /* of a process, whose counts are kept apart */
 	STATUSES = 32,
 
-	BIGGEST = 1 << 20,	  /* bytes an operation */
+	BIGGEST = 1 << 20, /* bytes an operation */
 	GUARD = 64,
-	IMM_AREAS = 4,		  /* that writes with immediate take turns in */
+	IMM_AREAS = 4, /* that writes with immediate take turns in */
 	IMM_ROOM = BIGGEST / IMM_AREAS,
-	HEAP = 4 * BIGGEST,	  /* where an end's operations begin and land */
-	DEPTH = 16,		  /* operations under way */
-	FLY = 2 * DEPTH,	  /* room for them and a mark */
+	HEAP = 4 * BIGGEST, /* where an end's operations begin and land */
+	DEPTH = 16,	    /* operations under way */
+	FLY = 2 * DEPTH,    /* room for them and a mark */
 	RECVS = 4,
-	SPLIT = 1 << 16,	  /* largest first piece of a receive buffer */
+	SPLIT = 1 << 16, /* largest first piece of a receive buffer */
 	INLINE = 200,
 	SGES = 4,
 	GAP = 64, /* between pieces */
 
-	END_S = 20,	  /* an operation ends within this, its peer being dead or alive */
-	MEET_S = 60,	  /* two ends that live find each other */
-	SILENCE_S = 60,	  /* a process that does no turn for so long hangs */
+	END_S = 20,	/* an operation ends within this, its peer being dead or alive */
+	MEET_S = 60,	/* two ends that live find each other */
+	SILENCE_S = 60, /* a process that does no turn for so long hangs */
 };
 
 /* ---- the board ---- */
@@ -166,10 +166,10 @@ struct side {
 	bool failed; /* an operation did */
 	uint64_t broken_ms;
 	/* sending */
-	uint64_t k;		   /* next operation */
+	uint64_t k; /* next operation */
 	struct flying fly[FLY];
-	uint64_t first;		   /* oldest that flies, k being one past the newest */
-	unsigned unsignaled;	   /* in a row */
+	uint64_t first;	     /* oldest that flies, k being one past the newest */
+	unsigned unsignaled; /* in a row */
 	uint32_t heap_head, heap_tail;
 	uint32_t messages;	   /* sent, that take a receive */
 	uint64_t word, last_count; /* the peer's word; the last value seen of its counter */
@@ -180,12 +180,12 @@ struct side {
 };
 
 enum { /* in side->target */
-	WRITES_AT = GUARD,
-	IMMS_AT = WRITES_AT + BIGGEST + GUARD,
-	WORD_AT = IMMS_AT + BIGGEST + GUARD,
-	TARGET_SIZE = WORD_AT + 8,
-	RECV_SIZE = BIGGEST + SPLIT,
-	MEMORY_SIZE = HEAP + RECVS * RECV_SIZE,
+       WRITES_AT = GUARD,
+       IMMS_AT = WRITES_AT + BIGGEST + GUARD,
+       WORD_AT = IMMS_AT + BIGGEST + GUARD,
+       TARGET_SIZE = WORD_AT + 8,
+       RECV_SIZE = BIGGEST + SPLIT,
+       MEMORY_SIZE = HEAP + RECVS * RECV_SIZE,
 };
 
 static inline struct end *own_end(const struct side *s)

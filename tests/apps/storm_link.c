@@ -10,7 +10,8 @@
 
 enum { TIMEOUT = 14, RETRIES = 7, OFTEN = 4, SELDOM = 3000 }; /* 67 ms, so many times */
 
-#define ACCESS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC)
+#define ACCESS                                                                                               \
+	(IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC)
 
 static void enter(struct side *s, enum side_state state)
 {
@@ -22,7 +23,8 @@ bool side_broken(const struct side *s)
 {
 	const struct proc *peer = &board->proc[link_proc(s->link, !s->which)];
 
-	return atomic_load(&peer_end(s)->offer) != s->peer_offer || atomic_load(&peer->doomed) >= s->peer_life;
+	return atomic_load(&peer_end(s)->offer) != s->peer_offer ||
+	       atomic_load(&peer->doomed) >= s->peer_life;
 }
 
 /* ---- memory ---- */
@@ -74,8 +76,13 @@ static void make_memory(struct side *s)
 
 static void modify(struct side *s, struct ibv_qp_attr *a, int mask)
 {
-	static const char *const what[] = {"ibv_modify_qp to RESET", "ibv_modify_qp to INIT", "ibv_modify_qp to RTR",
-					   "ibv_modify_qp to RTS", "", "", "ibv_modify_qp to ERR"};
+	static const char *const what[] = {"ibv_modify_qp to RESET",
+					   "ibv_modify_qp to INIT",
+					   "ibv_modify_qp to RTR",
+					   "ibv_modify_qp to RTS",
+					   "",
+					   "",
+					   "ibv_modify_qp to ERR"};
 	int err;
 
 	doing(what[a->qp_state], (int)s->link);
@@ -98,18 +105,19 @@ static void to_init(struct side *s)
 
 static void connect_to(struct side *s, uint32_t qpn, uint32_t psn, uint32_t own_psn)
 {
-	struct ibv_qp_attr a = {.qp_state = IBV_QPS_RTR,
-				.path_mtu = IBV_MTU_256 + s->link % 5,
-				.dest_qp_num = qpn,
-				.rq_psn = psn,
-				.sq_psn = own_psn,
-				.max_dest_rd_atomic = 4,
-				.max_rd_atomic = 4,
-				.min_rnr_timer = 12,
-				.timeout = TIMEOUT,
-				.retry_cnt = RETRIES,
-				.rnr_retry = 7,
-				.ah_attr = {.is_global = 1, .port_num = 1, .grh = {.hop_limit = 1, .dgid = me.gid}}};
+	struct ibv_qp_attr a = {
+		.qp_state = IBV_QPS_RTR,
+		.path_mtu = IBV_MTU_256 + s->link % 5,
+		.dest_qp_num = qpn,
+		.rq_psn = psn,
+		.sq_psn = own_psn,
+		.max_dest_rd_atomic = 4,
+		.max_rd_atomic = 4,
+		.min_rnr_timer = 12,
+		.timeout = TIMEOUT,
+		.retry_cnt = RETRIES,
+		.rnr_retry = 7,
+		.ah_attr = {.is_global = 1, .port_num = 1, .grh = {.hop_limit = 1, .dgid = me.gid}}};
 
 	modify(s, &a,
 	       IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
@@ -170,7 +178,8 @@ static bool accept_offer(struct side *s)
 {
 	struct end *peer = peer_end(s);
 	uint32_t offer = atomic_load(&peer->offer), accepted = atomic_load(&peer->accepted);
-	uint32_t life = atomic_load(&peer->life), qpn = atomic_load(&peer->qpn), psn = atomic_load(&peer->psn);
+	uint32_t life = atomic_load(&peer->life), qpn = atomic_load(&peer->qpn),
+		 psn = atomic_load(&peer->psn);
 
 	if (!offer || (accepted && accepted != s->offer) || offer != atomic_load(&peer->offer))
 		return false;

@@ -66,8 +66,8 @@ static uint32_t size_of(uint64_t *r)
 
 static struct op plan(unsigned link, unsigned which, uint32_t offer, uint64_t k)
 {
-	static const enum kind often[] = {SEND, SEND, SEND_IMM, WRITE,	   WRITE,     WRITE,
-					  WRITE_IMM, READ, READ, READ_SOURCE, FETCH_ADD, CMP_SWAP, COUNT};
+	static const enum kind often[] = {SEND, SEND, SEND_IMM,	   WRITE,     WRITE,	WRITE, WRITE_IMM,
+					  READ, READ, READ_SOURCE, FETCH_ADD, CMP_SWAP, COUNT};
 	uint64_t r = key_of(link, which, offer, k);
 	struct op op = {.kind = often[rnd(&r, sizeof(often) / sizeof(often[0]))]};
 
@@ -167,7 +167,8 @@ static void aim_atomic(struct side *s, struct flying *f, struct ibv_send_wr *wr)
 	wr->wr.atomic.compare_add = 1;
 	f->want = s->word;
 	if (count) {
-		atomic_fetch_add(&board->proc[link_proc(s->link, !s->which)].adds[s->peer_life % LIVES].posted, 1);
+		atomic_fetch_add(
+			&board->proc[link_proc(s->link, !s->which)].adds[s->peer_life % LIVES].posted, 1);
 	} else if (f->op.kind == FETCH_ADD) {
 		wr->wr.atomic.compare_add = f->op.imm;
 		s->word += f->op.imm;
@@ -216,8 +217,14 @@ static void address(struct side *s, struct flying *f, struct ibv_send_wr *wr)
 }
 
 static const enum ibv_wr_opcode opcodes[KINDS] = {
-	IBV_WR_SEND,	  IBV_WR_SEND_WITH_IMM, IBV_WR_RDMA_WRITE,	     IBV_WR_RDMA_WRITE_WITH_IMM,
-	IBV_WR_RDMA_READ, IBV_WR_RDMA_READ,	IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_WR_ATOMIC_CMP_AND_SWP,
+	IBV_WR_SEND,
+	IBV_WR_SEND_WITH_IMM,
+	IBV_WR_RDMA_WRITE,
+	IBV_WR_RDMA_WRITE_WITH_IMM,
+	IBV_WR_RDMA_READ,
+	IBV_WR_RDMA_READ,
+	IBV_WR_ATOMIC_FETCH_AND_ADD,
+	IBV_WR_ATOMIC_CMP_AND_SWP,
 	IBV_WR_ATOMIC_FETCH_AND_ADD,
 };
 
@@ -232,7 +239,10 @@ bool ops_post(struct side *s)
 
 	if (!may_post(s, &op, &at))
 		return false;
-	*f = (struct flying){.op = op, .k = s->k, .posted_ms = now_ms(), .land = s->memory + at % HEAP,
+	*f = (struct flying){.op = op,
+			     .k = s->k,
+			     .posted_ms = now_ms(),
+			     .land = s->memory + at % HEAP,
 			     .heap_head = at + heap_need(&op)};
 	/* unsignaled ones must not fill the heap, or nothing would ever free it */
 	if (s->unsignaled == 3 || op.len > HEAP / 16)
@@ -260,7 +270,9 @@ void ops_mark(struct side *s)
 	struct ibv_send_wr *bad, wr = {.opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED};
 	int err;
 
-	s->fly[s->k % FLY] = (struct flying){.op = {.kind = SEND, .signaled = true}, .k = s->k, .posted_ms = now_ms(),
+	s->fly[s->k % FLY] = (struct flying){.op = {.kind = SEND, .signaled = true},
+					     .k = s->k,
+					     .posted_ms = now_ms(),
 					     .heap_head = s->heap_head};
 	wr.wr_id = wr_id(s, side_index(s), false, s->k++);
 	err = ibv_post_send(s->qp, &wr, &bad);
@@ -277,7 +289,8 @@ static void post_receive(struct side *s)
 	/* the first piece lies behind the second */
 	struct ibv_sge sge[2] = {{(uintptr_t)(p + BIGGEST), first, s->mr->lkey},
 				 {(uintptr_t)p, BIGGEST, s->mr->lkey}};
-	struct ibv_recv_wr *bad, wr = {.wr_id = wr_id(s, side_index(s), true, s->recv_posted), .sg_list = sge, .num_sge = 2};
+	struct ibv_recv_wr *bad,
+		wr = {.wr_id = wr_id(s, side_index(s), true, s->recv_posted), .sg_list = sge, .num_sge = 2};
 	int err = ibv_post_recv(s->qp, &wr, &bad);
 
 	if (err)
@@ -292,8 +305,8 @@ static bool message_differs(const struct side *s, const struct op *op, uint64_t 
 	uint32_t first = s->split[s->recv_done % RECVS];
 
 	if (op->kind == WRITE_IMM)
-		return content_differs(s->target + IMMS_AT + s->recv_done % IMM_AREAS * IMM_ROOM, key, 0, op->len) !=
-		       op->len;
+		return content_differs(s->target + IMMS_AT + s->recv_done % IMM_AREAS * IMM_ROOM, key, 0,
+				       op->len) != op->len;
 	if (first > op->len)
 		first = op->len;
 	return content_differs(p + BIGGEST, key, 0, first) != first ||
@@ -313,11 +326,12 @@ static void received(struct side *s, const struct ibv_wc *wc)
 	if (wc->opcode != (op.kind == WRITE_IMM ? IBV_WC_RECV_RDMA_WITH_IMM : IBV_WC_RECV) ||
 	    wc->byte_len != op.len || !!(wc->wc_flags & IBV_WC_WITH_IMM) != with_imm ||
 	    (with_imm && wc->imm_data != op.imm) || wc->wr_id >> 32 != s->recv_done)
-		die(s, "message %u, operation %lu of the peer, kind %d of %u bytes, came as opcode %d of %u bytes",
+		die(s,
+		    "message %u, operation %lu of the peer, kind %d of %u bytes, came as opcode %d of %u bytes",
 		    s->recv_done, (unsigned long)s->recv_k - 1, op.kind, op.len, wc->opcode, wc->byte_len);
 	if (message_differs(s, &op, key_of(s->link, !s->which, s->peer_offer, s->recv_k - 1)))
-		die(s, "wrong bytes in message %u, operation %lu of the peer, kind %d of %u bytes", s->recv_done,
-		    (unsigned long)s->recv_k - 1, op.kind, op.len);
+		die(s, "wrong bytes in message %u, operation %lu of the peer, kind %d of %u bytes",
+		    s->recv_done, (unsigned long)s->recv_k - 1, op.kind, op.len);
 	atomic_fetch_add(&board->received, 1);
 	s->recv_done++;
 	/* the area of a write with immediate is the peer's again */
@@ -359,7 +373,8 @@ static void check_atomic(struct side *s, const struct flying *f)
 		return;
 	}
 	if (was + 1 <= s->last_count)
-		die(s, "the peer's counter went back from %lu to %lu", (unsigned long)s->last_count, (unsigned long)was);
+		die(s, "the peer's counter went back from %lu to %lu", (unsigned long)s->last_count,
+		    (unsigned long)was);
 	s->last_count = was + 1;
 	atomic_fetch_add(&board->proc[link_proc(s->link, !s->which)].adds[s->peer_life % LIVES].done, 1);
 }
@@ -376,16 +391,19 @@ static void wrong_read(struct side *s, const struct flying *f)
 		last--;
 	for (uint32_t i = first; i < last; i++)
 		zeros += whole[i] == 0;
-	die(s, "operation %lu, a read of %u bytes at %u into %u pieces at %#lx, brought other bytes than were written: from %u to "
-	       "%u, %u of them zero", (unsigned long)f->k, f->op.len, f->op.off, pieces, (unsigned long)(f->land - s->memory),
-	    first, last, zeros);
+	die(s,
+	    "operation %lu, a read of %u bytes at %u into %u pieces at %#lx, brought other bytes than were written: from %u to "
+	    "%u, %u of them zero",
+	    (unsigned long)f->k, f->op.len, f->op.off, pieces, (unsigned long)(f->land - s->memory), first,
+	    last, zeros);
 }
 
 /* It was done; the completion may have been a later one's. */
 static void succeeded(struct side *s, struct flying *f)
 {
 	if (f->op.kind == READ_SOURCE)
-		f->want = mix(board->seed ^ mix((uint64_t)link_proc(s->link, !s->which) << 32 | s->peer_life));
+		f->want =
+			mix(board->seed ^ mix((uint64_t)link_proc(s->link, !s->which) << 32 | s->peer_life));
 	if (f->op.kind == READ && landed_hash(f) != f->want)
 		wrong_read(s, f);
 	if (f->op.kind == READ_SOURCE && !landed_hash(f))
@@ -436,7 +454,8 @@ static void sent(struct side *s, const struct ibv_wc *wc, uint64_t k)
 		die(s, "a completion of operation %lu, which did not ask for one", (unsigned long)k);
 	for (; s->first != k; s->first++) {
 		if (s->fly[s->first % FLY].op.signaled)
-			die(s, "no completion of operation %lu, but of %lu", (unsigned long)s->first, (unsigned long)k);
+			die(s, "no completion of operation %lu, but of %lu", (unsigned long)s->first,
+			    (unsigned long)k);
 		succeeded(s, &s->fly[s->first % FLY]);
 	}
 	s->first++;
@@ -451,7 +470,8 @@ void ops_completed(struct side *s, const struct ibv_wc *wc)
 	uint64_t k = wc->wr_id >> 32;
 
 	if ((uint32_t)(wc->wr_id >> 8 & 0xffffff) != (s->offer & 0xffffff))
-		die(s, "a completion of offer %u, after its QP was reset", (uint32_t)(wc->wr_id >> 8 & 0xffffff));
+		die(s, "a completion of offer %u, after its QP was reset",
+		    (uint32_t)(wc->wr_id >> 8 & 0xffffff));
 	if (!(wc->wr_id & RECV_ID))
 		sent(s, wc, s->first + (uint32_t)(k - (uint32_t)s->first));
 	else if (wc->status == IBV_WC_SUCCESS)

@@ -139,8 +139,10 @@ static bool poll_all(void)
 		for (int i = 0; i < n; i++) {
 			unsigned index = wc[i].wr_id >> 1 & 0x7f;
 
-			if (index >= me.sides || !me.side[index]->qp || wc[i].qp_num != me.side[index]->qp->qp_num)
-				die(NULL, "a completion with wr_id %#lx of QP %#x", (unsigned long)wc[i].wr_id, wc[i].qp_num);
+			if (index >= me.sides || !me.side[index]->qp ||
+			    wc[i].qp_num != me.side[index]->qp->qp_num)
+				die(NULL, "a completion with wr_id %#lx of QP %#x",
+				    (unsigned long)wc[i].wr_id, wc[i].qp_num);
 			ops_completed(me.side[index], &wc[i]);
 		}
 		any |= n > 0;
@@ -198,8 +200,8 @@ static void check_counter(void)
 
 	memcpy(&value, me.source + BIGGEST, 8);
 	if (value < done || value > posted)
-		die(NULL, "its counter is %lu; %lu additions were posted, and %lu known to be done", (unsigned long)value,
-		    (unsigned long)posted, (unsigned long)done);
+		die(NULL, "its counter is %lu; %lu additions were posted, and %lu known to be done",
+		    (unsigned long)value, (unsigned long)posted, (unsigned long)done);
 }
 
 static void close_all(void)
@@ -208,7 +210,8 @@ static void close_all(void)
 		side_end(me.side[i]);
 	doing("closing", -1);
 	if (ibv_dereg_mr(me.source_mr) || ibv_destroy_cq(me.cq[0]) || ibv_destroy_cq(me.cq[1]) ||
-	    (me.channel && ibv_destroy_comp_channel(me.channel)) || ibv_dealloc_pd(me.pd) || ibv_close_device(me.ctx))
+	    (me.channel && ibv_destroy_comp_channel(me.channel)) || ibv_dealloc_pd(me.pd) ||
+	    ibv_close_device(me.ctx))
 		die(NULL, "closing failed");
 }
 

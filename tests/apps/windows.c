@@ -91,7 +91,8 @@ static struct ibv_wc expect(int side, enum ibv_wc_opcode opcode, enum ibv_wc_sta
 	struct ibv_wc wc = completion(side);
 
 	if (wc.status != status)
-		printf("side %d: %s instead of %s\n", side, ibv_wc_status_str(wc.status), ibv_wc_status_str(status));
+		printf("side %d: %s instead of %s\n", side, ibv_wc_status_str(wc.status),
+		       ibv_wc_status_str(status));
 	NEED(wc.status == status);
 	NEED(status || wc.opcode == opcode);
 	return wc;
@@ -110,7 +111,8 @@ static void drain(void)
 static void post(enum ibv_wr_opcode op, uint32_t len, uint64_t addr, uint32_t rkey)
 {
 	struct ibv_sge sge = {.addr = (uintptr_t)mem[0], .length = len, .lkey = mr[0]->lkey};
-	struct ibv_send_wr *bad, wr = {.sg_list = &sge, .num_sge = 1, .opcode = op, .send_flags = IBV_SEND_SIGNALED};
+	struct ibv_send_wr *bad,
+		wr = {.sg_list = &sge, .num_sge = 1, .opcode = op, .send_flags = IBV_SEND_SIGNALED};
 
 	if (op == IBV_WR_SEND_WITH_INV) {
 		wr.invalidate_rkey = rkey;
@@ -158,7 +160,8 @@ static void post_bind_2(struct ibv_mw *mw, unsigned access)
 
 static void post_local_inv(uint32_t rkey)
 {
-	struct ibv_send_wr wr = {.opcode = IBV_WR_LOCAL_INV, .send_flags = IBV_SEND_SIGNALED, .invalidate_rkey = rkey};
+	struct ibv_send_wr wr = {
+		.opcode = IBV_WR_LOCAL_INV, .send_flags = IBV_SEND_SIGNALED, .invalidate_rkey = rkey};
 	struct ibv_send_wr *bad;
 
 	NEED(!ibv_post_send(qp[1], &wr, &bad));
@@ -275,7 +278,8 @@ static void not_bound(void)
 static void busy(void)
 {
 	struct ibv_mw *one = alloc(IBV_MW_TYPE_1), *two = alloc(IBV_MW_TYPE_2);
-	struct ibv_mr *zero = ibv_reg_mr_iova(pd, mem[1], SIZE, 0, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND);
+	struct ibv_mr *zero =
+		ibv_reg_mr_iova(pd, mem[1], SIZE, 0, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND);
 	struct ibv_mr *based = ibv_reg_mr(pd, mem[1], SIZE, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_ZERO_BASED);
 
 	NEED(zero && based);
@@ -288,7 +292,8 @@ static void busy(void)
 	expect(1, IBV_WC_LOCAL_INV, IBV_WC_SUCCESS);
 	NEED(ibv_dereg_mr(mr[1]) == EBUSY);
 	/* to another region, by the addresses of its keys */
-	bind_1(one, (struct ibv_mw_bind_info){.mr = zero, .addr = 1000, .length = PART, .mw_access_flags = REMOTE});
+	bind_1(one, (struct ibv_mw_bind_info){
+			    .mr = zero, .addr = 1000, .length = PART, .mw_access_flags = REMOTE});
 	use(1000, one->rkey, 5);
 	NEED(ibv_dereg_mr(zero) == EBUSY);
 	NEED(!ibv_dereg_mr(mr[1]));
@@ -316,7 +321,11 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*run)(void);
-	} all[] = {{"type1", type_1}, {"type2", type_2}, {"refused", not_bound}, {"busy", busy}, {"leave", leave}};
+	} all[] = {{"type1", type_1},
+		   {"type2", type_2},
+		   {"refused", not_bound},
+		   {"busy", busy},
+		   {"leave", leave}};
 
 	NEED(argc == 2);
 	open_all();

@@ -181,14 +181,14 @@ static void post(unsigned pair)
 				memcpy(slot(from, pair, i) + k, &word, sizeof(word));
 		sge[i] = (struct ibv_sge){
 			.addr = (uintptr_t)slot(from, pair, i), .length = BYTES, .lkey = from_mr->lkey};
-		wr[i] = (struct ibv_send_wr){.wr_id = pair,
-					     .next = i + 1 < o.list ? &wr[i + 1] : NULL,
-					     .sg_list = &sge[i],
-					     .num_sge = 1,
-					     .opcode = IBV_WR_RDMA_WRITE,
-					     .send_flags = i + 1 < o.list ? 0 : IBV_SEND_SIGNALED,
-					     .wr.rdma = {.remote_addr = (uintptr_t)slot(to, pair, i),
-							 .rkey = to_mr->rkey}};
+		wr[i] = (struct ibv_send_wr){
+			.wr_id = pair,
+			.next = i + 1 < o.list ? &wr[i + 1] : NULL,
+			.sg_list = &sge[i],
+			.num_sge = 1,
+			.opcode = IBV_WR_RDMA_WRITE,
+			.send_flags = i + 1 < o.list ? 0 : IBV_SEND_SIGNALED,
+			.wr.rdma = {.remote_addr = (uintptr_t)slot(to, pair, i), .rkey = to_mr->rkey}};
 	}
 	need(ibv_post_send(p->a, wr, &bad) == 0, "post_send on pair %u", pair);
 	p->flying++;
@@ -230,7 +230,8 @@ static void check(void)
 				uint32_t want = pairs[p].rounds ? pattern(p, i) : 0, got;
 
 				memcpy(&got, slot(to, p, i) + k, sizeof(got));
-				need(got == want, "pair %u, request %u, byte %u: %#x instead of %#x", p, i, k, got, want);
+				need(got == want, "pair %u, request %u, byte %u: %#x instead of %#x", p, i, k,
+				     got, want);
 			}
 }
 
@@ -331,7 +332,7 @@ static void parse(int argc, char **argv)
 		{"pairs", required_argument, NULL, 0},	{"list", required_argument, NULL, 1},
 		{"window", required_argument, NULL, 2}, {"rounds", required_argument, NULL, 3},
 		{"ms", required_argument, NULL, 4},	{"core-pid", required_argument, NULL, 5},
-		{"pause", no_argument, NULL, 6},		{NULL, 0, NULL, 0},
+		{"pause", no_argument, NULL, 6},	{NULL, 0, NULL, 0},
 	};
 	unsigned *const to_set[] = {&o.pairs, &o.list, &o.window, &o.rounds, &o.ms, &o.core_pid, &o.pause};
 	int c;
@@ -364,7 +365,8 @@ int main(int argc, char **argv)
 	printf("qps_per_s %.0f\n", 2 * (o.pairs - 1) / (now() - start));
 	touch_all();
 	printf("core_bytes_a_qp %ld\n", (long)(memory_kib(o.core_pid) - core) * 1024 / (2 * (long)o.pairs));
-	printf("host_bytes_a_qp %ld\n", (long)(memory_kib((unsigned)getpid()) - host) * 1024 / (2 * (long)o.pairs));
+	printf("host_bytes_a_qp %ld\n",
+	       (long)(memory_kib((unsigned)getpid()) - host) * 1024 / (2 * (long)o.pairs));
 	if (o.pause) {
 		puts("paused");
 		need(getchar() != EOF, "go on");

@@ -42,7 +42,8 @@ extern const struct section *const sections[]; /* NULL at the end */
 
 enum result { ROW_PASS, ROW_FAIL, ROW_SKIP };
 
-_Noreturn void row_failed(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+_Noreturn void row_failed(const char *file, int line, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 _Noreturn void row_skipped(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A measured value, to be read by people. */
 void row_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -56,11 +57,11 @@ void row_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 			row_failed(__FILE__, __LINE__, "%s is %lld where %lld belongs", #got, got_, want_);  \
 	} while (0)
 /* A call that returns a pointer is refused with this errno. */
-#define NEED_NULL(call, err)                  \
-	do {                                  \
-		errno = 0;                    \
-		NEED(!(call));                \
-		NEED_EQ(errno, err);          \
+#define NEED_NULL(call, err)                                                                                 \
+	do {                                                                                                 \
+		errno = 0;                                                                                   \
+		NEED(!(call));                                                                               \
+		NEED_EQ(errno, err);                                                                         \
 	} while (0)
 
 /* ---- what the command line says ---- */
@@ -136,7 +137,8 @@ struct ibv_qp *make_qp(struct ibv_pd *pd, struct ibv_cq *scq, struct ibv_cq *rcq
 /* The attributes that connect a QP to number `peer`, for the masks above. */
 struct ibv_qp_attr attr_of(const struct rig *r, const struct spec *s, uint32_t peer);
 /* Takes the QP from where it is up to `to` */
-void connect_qp(const struct rig *r, const struct spec *s, struct ibv_qp *qp, uint32_t peer, enum ibv_qp_state to);
+void connect_qp(const struct rig *r, const struct spec *s, struct ibv_qp *qp, uint32_t peer,
+		enum ibv_qp_state to);
 /* Both QPs of the rig through RESET to RTS again, with these numbers. */
 void reconnect(struct rig *r, const struct spec *s);
 void to_state(struct ibv_qp *qp, enum ibv_qp_state state);
@@ -158,8 +160,8 @@ struct work {
 /* One signaled request with one SGE, a's buffer at `from`, b's at `to`. Change it, then post it. */
 struct work work(const struct rig *r, int op, uint64_t wr_id, size_t from, size_t to, size_t len);
 /* An atomic on b's word at `to`, its result to a's buffer at `from`. */
-struct work atomic_work(const struct rig *r, int op, uint64_t wr_id, size_t from, size_t to, uint64_t compare_add,
-			uint64_t swap);
+struct work atomic_work(const struct rig *r, int op, uint64_t wr_id, size_t from, size_t to,
+			uint64_t compare_add, uint64_t swap);
 /* Returns what ibv_post_send() returned. */
 int try_post(struct ibv_qp *qp, struct work *w);
 void post(struct ibv_qp *qp, struct work *w);

@@ -141,10 +141,18 @@ static struct ibv_sge bad_sge(const struct end *e, const struct end *other, enum
 	struct ibv_mr *mr;
 
 	switch (wrong) {
-	case BAD_LKEY: sge.lkey ^= 0x15; break;
-	case BOUNDS: sge.addr = (uintptr_t)e->buf + e->size - len + 1; break;
-	case READ_ONLY: sge.lkey = need_mr(e->pd, e->buf, len, IBV_ACCESS_REMOTE_READ)->lkey; break;
-	case OTHER_PD: sge.lkey = need_mr(other->pd, e->buf, len, ALL_ACCESS)->lkey; break;
+	case BAD_LKEY:
+		sge.lkey ^= 0x15;
+		break;
+	case BOUNDS:
+		sge.addr = (uintptr_t)e->buf + e->size - len + 1;
+		break;
+	case READ_ONLY:
+		sge.lkey = need_mr(e->pd, e->buf, len, IBV_ACCESS_REMOTE_READ)->lkey;
+		break;
+	case OTHER_PD:
+		sge.lkey = need_mr(other->pd, e->buf, len, ALL_ACCESS)->lkey;
+		break;
 	case DEREGISTERED:
 		mr = need_mr(e->pd, e->buf, len, ALL_ACCESS);
 		sge.lkey = mr->lkey;
@@ -249,24 +257,38 @@ static void many_sges(struct spec *s)
 #define CS IBV_WR_ATOMIC_CMP_AND_SWP
 
 /* The responder refuses access. */
-#define ACCESS(name, how, op, n, advice)                                                                              \
-	{name, "9.7.5.2.4", NULL, how, {op, n}, IBV_WC_REM_ACCESS_ERR, NO_CQE, "remote access error",                 \
-	 IBV_QPS_ERR, IBV_QPS_ERR, IBV_EVENT_QP_ACCESS_ERR, advice}
+#define ACCESS(name, how, op, n, advice)                                                                     \
+	{                                                                                                    \
+		name, "9.7.5.2.4", NULL, how, {op, n}, IBV_WC_REM_ACCESS_ERR, NO_CQE, "remote access error", \
+			IBV_QPS_ERR, IBV_QPS_ERR, IBV_EVENT_QP_ACCESS_ERR, advice                            \
+	}
 /* The responder finds the request invalid. */
-#define INVALID(name, prepare, how, op, advice)                                                                       \
-	{name, "9.7.5.2.3", prepare, how, {op, 0}, IBV_WC_REM_INV_REQ_ERR, NO_CQE, "invalid request",                 \
-	 IBV_QPS_ERR, IBV_QPS_ERR, IBV_EVENT_QP_REQ_ERR, advice}
-#define TOO_LONG(name, op, n)                                                                                         \
-	{name, "9.7.5.2.3", NULL, receive_too_short, {op, n}, IBV_WC_REM_INV_REQ_ERR, IBV_WC_LOC_LEN_ERR,             \
-	 "invalid request", IBV_QPS_ERR, IBV_QPS_ERR, NO_EVENT, "post receives as long as the longest message"}
+#define INVALID(name, prepare, how, op, advice)                                                              \
+	{                                                                                                    \
+		name, "9.7.5.2.3", prepare, how, {op, 0}, IBV_WC_REM_INV_REQ_ERR, NO_CQE, "invalid request", \
+			IBV_QPS_ERR, IBV_QPS_ERR, IBV_EVENT_QP_REQ_ERR, advice                               \
+	}
+#define TOO_LONG(name, op, n)                                                                                \
+	{                                                                                                    \
+		name, "9.7.5.2.3", NULL, receive_too_short, {op, n}, IBV_WC_REM_INV_REQ_ERR,                 \
+			IBV_WC_LOC_LEN_ERR, "invalid request", IBV_QPS_ERR, IBV_QPS_ERR, NO_EVENT,           \
+			"post receives as long as the longest message"                                       \
+	}
 /* The responder's own receive is no good. */
-#define RECEIVE(name, n, advice)                                                                                      \
-	{name, "9.7.5.2.5", NULL, bad_receive_memory, {SD, n}, IBV_WC_REM_OP_ERR, IBV_WC_LOC_PROT_ERR,                \
-	 "remote operational error", IBV_QPS_ERR, IBV_QPS_ERR, NO_EVENT, advice}
+#define RECEIVE(name, n, advice)                                                                             \
+	{                                                                                                    \
+		name, "9.7.5.2.5", NULL, bad_receive_memory, {SD, n}, IBV_WC_REM_OP_ERR,                     \
+			IBV_WC_LOC_PROT_ERR, "remote operational error", IBV_QPS_ERR, IBV_QPS_ERR, NO_EVENT, \
+			advice                                                                               \
+	}
 /* The requester's own request is no good; the peer never hears of it. */
-#define LOCAL(name, prepare, how, op, n, status, advice)                                                              \
-	{name, "10.10.2.2", prepare, how, {op, n}, status, NO_CQE, "none", IBV_QPS_ERR, IBV_QPS_RTS, NO_EVENT, advice}
-#define PROTECTION(name, op, n, advice) LOCAL(name, NULL, bad_local_memory, op, n, IBV_WC_LOC_PROT_ERR, advice)
+#define LOCAL(name, prepare, how, op, n, status, advice)                                                     \
+	{                                                                                                    \
+		name, "10.10.2.2", prepare, how, {op, n}, status, NO_CQE, "none", IBV_QPS_ERR, IBV_QPS_RTS,  \
+			NO_EVENT, advice                                                                     \
+	}
+#define PROTECTION(name, op, n, advice)                                                                      \
+	LOCAL(name, NULL, bad_local_memory, op, n, IBV_WC_LOC_PROT_ERR, advice)
 
 #define KEYS "exchange the key and the address again; was the region registered anew?"
 #define RANGE "check address and length against the region that the key is of"
@@ -277,14 +299,41 @@ static void many_sges(struct spec *s)
 #define DEPTH "agree on max_rd_atomic and max_dest_rd_atomic when connecting"
 
 const struct error errors[] = {
-	{"SEND, and no receive is posted (rnr_retry 0)", "9.7.5.2.8", impatient, no_receive, {SD, 0},
-	 IBV_WC_RNR_RETRY_EXC_ERR, NO_CQE, "RNR", IBV_QPS_ERR, IBV_QPS_RTS, NO_EVENT,
+	{"SEND, and no receive is posted (rnr_retry 0)",
+	 "9.7.5.2.8",
+	 impatient,
+	 no_receive,
+	 {SD, 0},
+	 IBV_WC_RNR_RETRY_EXC_ERR,
+	 NO_CQE,
+	 "RNR",
+	 IBV_QPS_ERR,
+	 IBV_QPS_RTS,
+	 NO_EVENT,
 	 "post receives earlier, or set rnr_retry to 7"},
-	{"WRITE_IMM, and no receive is posted (rnr_retry 0)", "9.7.5.2.8", impatient, no_receive, {WI, 0},
-	 IBV_WC_RNR_RETRY_EXC_ERR, NO_CQE, "RNR", IBV_QPS_ERR, IBV_QPS_RTS, NO_EVENT,
+	{"WRITE_IMM, and no receive is posted (rnr_retry 0)",
+	 "9.7.5.2.8",
+	 impatient,
+	 no_receive,
+	 {WI, 0},
+	 IBV_WC_RNR_RETRY_EXC_ERR,
+	 NO_CQE,
+	 "RNR",
+	 IBV_QPS_ERR,
+	 IBV_QPS_RTS,
+	 NO_EVENT,
 	 "post receives earlier, or set rnr_retry to 7"},
-	{"the peer does not answer", "9.7.6.1.3", short_timeout, no_peer, {RW, 0}, IBV_WC_RETRY_EXC_ERR, NO_CQE, "none",
-	 IBV_QPS_ERR, IBV_QPS_RESET, NO_EVENT,
+	{"the peer does not answer",
+	 "9.7.6.1.3",
+	 short_timeout,
+	 no_peer,
+	 {RW, 0},
+	 IBV_WC_RETRY_EXC_ERR,
+	 NO_CQE,
+	 "none",
+	 IBV_QPS_ERR,
+	 IBV_QPS_RESET,
+	 NO_EVENT,
 	 "is the peer alive, its QP at least in RTR, its number and GID right? Else a longer timeout or more retries"},
 
 	ACCESS("WRITE with a wrong rkey", bad_rkey, RW, 0, KEYS),
@@ -295,13 +344,16 @@ const struct error errors[] = {
 	ACCESS("WRITE beyond the region", remote_bounds, RW, 0, RANGE),
 	ACCESS("READ beyond the region", remote_bounds, RR, 0, RANGE),
 	ACCESS("FETCH_ADD beyond the region", remote_bounds, FA, 0, RANGE),
-	ACCESS("WRITE, region without remote write", remote_region_right, RW, IBV_ACCESS_REMOTE_WRITE, REGION_RIGHTS),
-	ACCESS("READ, region without remote read", remote_region_right, RR, IBV_ACCESS_REMOTE_READ, REGION_RIGHTS),
+	ACCESS("WRITE, region without remote write", remote_region_right, RW, IBV_ACCESS_REMOTE_WRITE,
+	       REGION_RIGHTS),
+	ACCESS("READ, region without remote read", remote_region_right, RR, IBV_ACCESS_REMOTE_READ,
+	       REGION_RIGHTS),
 	ACCESS("CMP_SWAP, region without remote atomic", remote_region_right, CS, IBV_ACCESS_REMOTE_ATOMIC,
 	       REGION_RIGHTS),
 	ACCESS("WRITE, QP without remote write", remote_qp_right, RW, IBV_ACCESS_REMOTE_WRITE, QP_RIGHTS),
 	ACCESS("READ, QP without remote read", remote_qp_right, RR, IBV_ACCESS_REMOTE_READ, QP_RIGHTS),
-	ACCESS("FETCH_ADD, QP without remote atomic", remote_qp_right, FA, IBV_ACCESS_REMOTE_ATOMIC, QP_RIGHTS),
+	ACCESS("FETCH_ADD, QP without remote atomic", remote_qp_right, FA, IBV_ACCESS_REMOTE_ATOMIC,
+	       QP_RIGHTS),
 	ACCESS("WRITE, region of another domain", remote_other_pd, RW, 0, SAME_PD),
 	ACCESS("READ, region of another domain", remote_other_pd, RR, 0, SAME_PD),
 	ACCESS("WRITE, region deregistered", remote_deregistered, RW, 0, ALIVE),
@@ -322,10 +374,14 @@ const struct error errors[] = {
 
 	LOCAL("a message longer than 2 GiB", many_sges, longer_than_messages, RW, 0, IBV_WC_LOC_LEN_ERR,
 	      "split it: max_msg_sz of the port"),
-	PROTECTION("SEND with a wrong lkey", SD, BAD_LKEY, "use the lkey of the region that holds the buffer"),
-	PROTECTION("WRITE with a wrong lkey", RW, BAD_LKEY, "use the lkey of the region that holds the buffer"),
-	PROTECTION("READ with a wrong lkey", RR, BAD_LKEY, "use the lkey of the region that holds the buffer"),
-	PROTECTION("FETCH_ADD with a wrong lkey", FA, BAD_LKEY, "use the lkey of the region that holds the buffer"),
+	PROTECTION("SEND with a wrong lkey", SD, BAD_LKEY,
+		   "use the lkey of the region that holds the buffer"),
+	PROTECTION("WRITE with a wrong lkey", RW, BAD_LKEY,
+		   "use the lkey of the region that holds the buffer"),
+	PROTECTION("READ with a wrong lkey", RR, BAD_LKEY,
+		   "use the lkey of the region that holds the buffer"),
+	PROTECTION("FETCH_ADD with a wrong lkey", FA, BAD_LKEY,
+		   "use the lkey of the region that holds the buffer"),
 	PROTECTION("WRITE from beyond the region", RW, BOUNDS, RANGE),
 	PROTECTION("READ to beyond the region", RR, BOUNDS, RANGE),
 	PROTECTION("READ into a region without local write", RR, READ_ONLY, REGION_RIGHTS),
@@ -334,10 +390,12 @@ const struct error errors[] = {
 	PROTECTION("READ to a region of another domain", RR, OTHER_PD, SAME_PD),
 	PROTECTION("WRITE from a deregistered region", RW, DEREGISTERED, ALIVE),
 	PROTECTION("READ to a deregistered region", RR, DEREGISTERED, ALIVE),
-	LOCAL("READ from a QP with max_rd_atomic 0", no_initiator_depth, plain, RR, 0, IBV_WC_LOC_QP_OP_ERR, DEPTH),
-	LOCAL("FETCH_ADD from a QP with max_rd_atomic 0", no_initiator_depth, plain, FA, 0, IBV_WC_LOC_QP_OP_ERR, DEPTH),
-	LOCAL("a window, region without IBV_ACCESS_MW_BIND", NULL, bad_bind, IBV_WR_BIND_MW, 0, IBV_WC_MW_BIND_ERR,
-	      REGION_RIGHTS),
+	LOCAL("READ from a QP with max_rd_atomic 0", no_initiator_depth, plain, RR, 0, IBV_WC_LOC_QP_OP_ERR,
+	      DEPTH),
+	LOCAL("FETCH_ADD from a QP with max_rd_atomic 0", no_initiator_depth, plain, FA, 0,
+	      IBV_WC_LOC_QP_OP_ERR, DEPTH),
+	LOCAL("a window, region without IBV_ACCESS_MW_BIND", NULL, bad_bind, IBV_WR_BIND_MW, 0,
+	      IBV_WC_MW_BIND_ERR, REGION_RIGHTS),
 	LOCAL("a window beyond its region", NULL, bad_bind, IBV_WR_BIND_MW, 1, IBV_WC_MW_BIND_ERR, RANGE),
 	LOCAL("any request posted to a QP in ERR", NULL, in_error, RW, 0, IBV_WC_WR_FLUSH_ERR,
 	      "look for the first completion with another error; take the QP to RESET and connect again"),
@@ -350,11 +408,16 @@ const size_t nerrors = COUNT(errors);
 static const char *status_name(int status)
 {
 	static const char *const names[] = {
-		[IBV_WC_LOC_LEN_ERR] = "LOC_LEN_ERR",	    [IBV_WC_LOC_QP_OP_ERR] = "LOC_QP_OP_ERR",
-		[IBV_WC_LOC_PROT_ERR] = "LOC_PROT_ERR",	    [IBV_WC_WR_FLUSH_ERR] = "WR_FLUSH_ERR",
-		[IBV_WC_REM_INV_REQ_ERR] = "REM_INV_REQ_ERR", [IBV_WC_REM_ACCESS_ERR] = "REM_ACCESS_ERR",
-		[IBV_WC_REM_OP_ERR] = "REM_OP_ERR",	    [IBV_WC_RETRY_EXC_ERR] = "RETRY_EXC_ERR",
-		[IBV_WC_RNR_RETRY_EXC_ERR] = "RNR_RETRY_EXC_ERR", [IBV_WC_MW_BIND_ERR] = "MW_BIND_ERR",
+		[IBV_WC_LOC_LEN_ERR] = "LOC_LEN_ERR",
+		[IBV_WC_LOC_QP_OP_ERR] = "LOC_QP_OP_ERR",
+		[IBV_WC_LOC_PROT_ERR] = "LOC_PROT_ERR",
+		[IBV_WC_WR_FLUSH_ERR] = "WR_FLUSH_ERR",
+		[IBV_WC_REM_INV_REQ_ERR] = "REM_INV_REQ_ERR",
+		[IBV_WC_REM_ACCESS_ERR] = "REM_ACCESS_ERR",
+		[IBV_WC_REM_OP_ERR] = "REM_OP_ERR",
+		[IBV_WC_RETRY_EXC_ERR] = "RETRY_EXC_ERR",
+		[IBV_WC_RNR_RETRY_EXC_ERR] = "RNR_RETRY_EXC_ERR",
+		[IBV_WC_MW_BIND_ERR] = "MW_BIND_ERR",
 	};
 
 	return status == NO_CQE ? "none" : names[status];
@@ -367,7 +430,9 @@ static const char *state_name(enum ibv_qp_state state)
 
 static const char *event_name(int event)
 {
-	return event == IBV_EVENT_QP_ACCESS_ERR ? "QP_ACCESS_ERR" : event == IBV_EVENT_QP_REQ_ERR ? "QP_REQ_ERR" : "none";
+	return event == IBV_EVENT_QP_ACCESS_ERR ? "QP_ACCESS_ERR"
+	       : event == IBV_EVENT_QP_REQ_ERR	? "QP_REQ_ERR"
+						: "none";
 }
 
 void errors_markdown(FILE *out)
@@ -383,9 +448,9 @@ void errors_markdown(FILE *out)
 	      "| cause | requester | responder | NAK | QPs then | event | what to do |\n|---|---|---|---|---|---|---|\n",
 	      out);
 	for (const struct error *e = errors; e < errors + nerrors; e++)
-		fprintf(out, "| %s | %s | %s | %s | %s, %s | %s | %s |\n", e->name, status_name((int)e->status),
-			status_name(e->recv_status), e->nak, state_name(e->a), state_name(e->b), event_name(e->event),
-			e->advice);
+		fprintf(out, "| %s | %s | %s | %s | %s, %s | %s | %s |\n", e->name,
+			status_name((int)e->status), status_name(e->recv_status), e->nak, state_name(e->a),
+			state_name(e->b), event_name(e->event), e->advice);
 	fputs("\nBesides: a completion queue that overruns has `IBV_EVENT_CQ_ERR`, and each QP that could not complete\n"
 	      "`IBV_EVENT_QP_FATAL`; when the device goes away there is one `IBV_EVENT_DEVICE_FATAL`, and everything "
 	      "outstanding completes\nwith `IBV_WC_WR_FLUSH_ERR`.\n",

@@ -18,16 +18,16 @@ struct error_arg {
 };
 
 struct error {
-	const char *name;  /* of the row, and the cause in docs/errors.md */
+	const char *name; /* of the row, and the cause in docs/errors.md */
 	const char *clause;
 	void (*prepare)(struct spec *s);		      /* or NULL */
 	void (*provoke)(struct rig *r, struct error_arg arg); /* a posts request 1, b perhaps receive 2 */
 	struct error_arg arg;
-	enum ibv_wc_status status;	  /* of request 1 */
-	int recv_status;		  /* of receive 2, or NO_CQE */
-	const char *nak;		  /* on the wire */
-	enum ibv_qp_state a, b;		  /* the QPs afterwards */
-	int event;			  /* for b's QP, or NO_EVENT; a's has none: its completions tell */
+	enum ibv_wc_status status; /* of request 1 */
+	int recv_status;	   /* of receive 2, or NO_CQE */
+	const char *nak;	   /* on the wire */
+	enum ibv_qp_state a, b;	   /* the QPs afterwards */
+	int event;		   /* for b's QP, or NO_EVENT; a's has none: its completions tell */
 	const char *advice;
 };
 

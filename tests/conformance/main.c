@@ -117,7 +117,8 @@ static struct outcome run_row(const struct section *s, const struct row *row)
 	int status;
 	pid_t pid;
 
-	*shared = (struct outcome){.section = s, .row = row, .result = ROW_FAIL, .why = "it ended without a result"};
+	*shared = (struct outcome){
+		.section = s, .row = row, .result = ROW_FAIL, .why = "it ended without a result"};
 	shared->expected = expected_reason(s, row);
 	pid = fork();
 	if (pid == 0) {
@@ -191,16 +192,34 @@ static void write_markdown(const char *path, const struct outcome *o, size_t n)
 
 /* ---- the command line ---- */
 
-enum { OPT_DEVICE = 256, OPT_PORT, OPT_GID, OPT_ONLY, OPT_LIST, OPT_JSON, OPT_MARKDOWN, OPT_ERRORS, OPT_EXPECTED,
-       OPT_DAEMON, OPT_SELF_TEST, OPT_HELP };
+enum {
+	OPT_DEVICE = 256,
+	OPT_PORT,
+	OPT_GID,
+	OPT_ONLY,
+	OPT_LIST,
+	OPT_JSON,
+	OPT_MARKDOWN,
+	OPT_ERRORS,
+	OPT_EXPECTED,
+	OPT_DAEMON,
+	OPT_SELF_TEST,
+	OPT_HELP
+};
 
 static const struct option long_options[] = {
-	{"device", required_argument, NULL, OPT_DEVICE},     {"port", required_argument, NULL, OPT_PORT},
-	{"gid", required_argument, NULL, OPT_GID},	     {"only", required_argument, NULL, OPT_ONLY},
-	{"list", no_argument, NULL, OPT_LIST},		     {"json", no_argument, NULL, OPT_JSON},
-	{"markdown", required_argument, NULL, OPT_MARKDOWN}, {"errors-markdown", no_argument, NULL, OPT_ERRORS},
-	{"expected", required_argument, NULL, OPT_EXPECTED}, {"daemon", required_argument, NULL, OPT_DAEMON},
-	{"self-test", no_argument, NULL, OPT_SELF_TEST},     {"help", no_argument, NULL, OPT_HELP},
+	{"device", required_argument, NULL, OPT_DEVICE},
+	{"port", required_argument, NULL, OPT_PORT},
+	{"gid", required_argument, NULL, OPT_GID},
+	{"only", required_argument, NULL, OPT_ONLY},
+	{"list", no_argument, NULL, OPT_LIST},
+	{"json", no_argument, NULL, OPT_JSON},
+	{"markdown", required_argument, NULL, OPT_MARKDOWN},
+	{"errors-markdown", no_argument, NULL, OPT_ERRORS},
+	{"expected", required_argument, NULL, OPT_EXPECTED},
+	{"daemon", required_argument, NULL, OPT_DAEMON},
+	{"self-test", no_argument, NULL, OPT_SELF_TEST},
+	{"help", no_argument, NULL, OPT_HELP},
 	{0},
 };
 
@@ -224,22 +243,46 @@ static int number(const char *text)
 static void take_option(int c)
 {
 	switch (c) {
-	case OPT_DEVICE: options.device = optarg; break;
-	case OPT_PORT: options.port = number(optarg); break;
-	case OPT_GID: options.gid = number(optarg); break;
-	case OPT_DAEMON: options.daemon = optarg; break;
+	case OPT_DEVICE:
+		options.device = optarg;
+		break;
+	case OPT_PORT:
+		options.port = number(optarg);
+		break;
+	case OPT_GID:
+		options.gid = number(optarg);
+		break;
+	case OPT_DAEMON:
+		options.daemon = optarg;
+		break;
 	case OPT_ONLY:
 		if (nonly < MAX_ONLY)
 			only[nonly++] = optarg;
 		break;
-	case OPT_LIST: how.list = true; break;
-	case OPT_JSON: how.json = true; break;
-	case OPT_MARKDOWN: how.markdown = optarg; break;
-	case OPT_EXPECTED: expected_read(optarg); break;
-	case OPT_ERRORS: errors_markdown(stdout); exit(0);
-	case OPT_SELF_TEST: how.self_test = true; break;
-	case OPT_HELP: usage(stdout); exit(0);
-	default: usage(stderr); exit(2);
+	case OPT_LIST:
+		how.list = true;
+		break;
+	case OPT_JSON:
+		how.json = true;
+		break;
+	case OPT_MARKDOWN:
+		how.markdown = optarg;
+		break;
+	case OPT_EXPECTED:
+		expected_read(optarg);
+		break;
+	case OPT_ERRORS:
+		errors_markdown(stdout);
+		exit(0);
+	case OPT_SELF_TEST:
+		how.self_test = true;
+		break;
+	case OPT_HELP:
+		usage(stdout);
+		exit(0);
+	default:
+		usage(stderr);
+		exit(2);
 	}
 }
 

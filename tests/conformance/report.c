@@ -102,7 +102,8 @@ static const char *remark(const struct outcome *o)
 
 void report_line(FILE *out, const struct outcome *o)
 {
-	fprintf(out, "%-11s %-40s %-10s %5u ms  %s\n", o->section->name, o->row->name, word(o), o->ms, remark(o));
+	fprintf(out, "%-11s %-40s %-10s %5u ms  %s\n", o->section->name, o->row->name, word(o), o->ms,
+		remark(o));
 	if (o->expected)
 		fprintf(out, "%-11s %-40s %-10s %8s  expected: %s\n", "", "", "", "", o->expected);
 	fflush(out);
@@ -129,7 +130,8 @@ void report_summary(FILE *out, const struct outcome *o, size_t n)
 {
 	struct counts c = count(o, n);
 
-	fprintf(out, "%zu rows: %zu pass, %zu skip, %zu not yet, %zu wrong\n", n, c.pass, c.skip, c.not_yet, c.bad);
+	fprintf(out, "%zu rows: %zu pass, %zu skip, %zu not yet, %zu wrong\n", n, c.pass, c.skip, c.not_yet,
+		c.bad);
 }
 
 /* ---- JSON ---- */
@@ -179,8 +181,8 @@ void report_markdown(FILE *out, const struct outcome *o, size_t n)
 
 		if (o[i].section != last) {
 			last = o[i].section;
-			fprintf(out, "\n## %s: %s\n\n| row | clause | result | |\n|---|---|---|---|\n", last->name,
-				last->title);
+			fprintf(out, "\n## %s: %s\n\n| row | clause | result | |\n|---|---|---|---|\n",
+				last->name, last->title);
 		}
 		fprintf(out, "| %s | %s | %s | %s |\n", o[i].row->name, o[i].row->clause, word(&o[i]), why);
 	}

@@ -41,7 +41,8 @@ struct ibv_context *open_device(void)
 		if (!options.device || !strcmp(ibv_get_device_name(*d), options.device))
 			ctx = ibv_open_device(*d);
 	if (!ctx)
-		row_failed(__FILE__, __LINE__, "there is no device %s", options.device ? options.device : "at all");
+		row_failed(__FILE__, __LINE__, "there is no device %s",
+			   options.device ? options.device : "at all");
 	ibv_free_device_list(list);
 	return ctx;
 }
@@ -64,8 +65,11 @@ struct ibv_mr *need_mr(struct ibv_pd *pd, void *addr, size_t size, int access)
 
 struct ibv_qp *make_qp(struct ibv_pd *pd, struct ibv_cq *scq, struct ibv_cq *rcq, const struct spec *s)
 {
-	struct ibv_qp_init_attr init = {
-		.send_cq = scq, .recv_cq = rcq, .qp_type = IBV_QPT_RC, .sq_sig_all = s->sig_all, .cap = s->cap};
+	struct ibv_qp_init_attr init = {.send_cq = scq,
+					.recv_cq = rcq,
+					.qp_type = IBV_QPT_RC,
+					.sq_sig_all = s->sig_all,
+					.cap = s->cap};
 	struct ibv_qp *qp = ibv_create_qp(pd, &init);
 
 	NEED(qp);
@@ -94,9 +98,11 @@ struct ibv_qp_attr attr_of(const struct rig *r, const struct spec *s, uint32_t p
 	};
 }
 
-void connect_qp(const struct rig *r, const struct spec *s, struct ibv_qp *qp, uint32_t peer, enum ibv_qp_state to)
+void connect_qp(const struct rig *r, const struct spec *s, struct ibv_qp *qp, uint32_t peer,
+		enum ibv_qp_state to)
 {
-	static const int masks[] = {[IBV_QPS_INIT] = INIT_MASK, [IBV_QPS_RTR] = RTR_MASK, [IBV_QPS_RTS] = RTS_MASK};
+	static const int masks[] = {
+		[IBV_QPS_INIT] = INIT_MASK, [IBV_QPS_RTR] = RTR_MASK, [IBV_QPS_RTS] = RTS_MASK};
 	struct ibv_qp_attr a = attr_of(r, s, peer);
 
 	for (int state = (int)qp->state + 1; state <= (int)to; state++) {

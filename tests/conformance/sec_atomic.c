@@ -140,7 +140,8 @@ static void two_qps(const struct row *row)
 {
 	struct spec s = usual();
 	struct rig *r = atomic_rig(&s);
-	struct ibv_qp *a2 = make_qp(r->a.pd, r->a.scq, r->a.scq, &s), *b2 = make_qp(r->b.pd, r->b.scq, r->b.scq, &s);
+	struct ibv_qp *a2 = make_qp(r->a.pd, r->a.scq, r->a.scq, &s),
+		      *b2 = make_qp(r->b.pd, r->b.scq, r->b.scq, &s);
 
 	(void)row;
 	connect_qp(r, &s, b2, a2->qp_num, IBV_QPS_RTS);

@@ -108,7 +108,8 @@ static void shared_order(const struct row *row)
 {
 	struct spec s = usual();
 	struct rig *r = rig_make(&s);
-	struct ibv_qp *a2 = make_qp(r->a.pd, r->a.scq, r->a.scq, &s), *b2 = make_qp(r->b.pd, r->b.scq, r->b.scq, &s);
+	struct ibv_qp *a2 = make_qp(r->a.pd, r->a.scq, r->a.scq, &s),
+		      *b2 = make_qp(r->b.pd, r->b.scq, r->b.scq, &s);
 	uint64_t next[2] = {0};
 
 	(void)row;

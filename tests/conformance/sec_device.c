@@ -162,7 +162,8 @@ static void pkeys(const struct row *row)
 
 	(void)row;
 	NEED_EQ(ibv_query_pkey(ctx, (uint8_t)options.port, 0, &pkey), 0);
-	NEED_EQ(pkey & 0x7f7f, 0x7f7f); /* the default partition, in either byte order but for the membership bit */
+	NEED_EQ(pkey & 0x7f7f,
+		0x7f7f); /* the default partition, in either byte order but for the membership bit */
 	NEED_EQ(ibv_get_pkey_index(ctx, (uint8_t)options.port, pkey), 0);
 	NEED_EQ(ibv_query_pkey(ctx, (uint8_t)options.port, 1 << 20, &pkey), -1);
 	NEED_EQ(ibv_get_pkey_index(ctx, (uint8_t)options.port, 0x1234), -1);
@@ -252,4 +253,5 @@ static const struct row rows[] = {
 	{"PD in use", "ibv_alloc_pd(3)", pd_busy},
 };
 
-const struct section section_device = {"device", "device, port, tables, protection domains", rows, COUNT(rows)};
+const struct section section_device = {"device", "device, port, tables, protection domains", rows,
+				       COUNT(rows)};

@@ -62,7 +62,8 @@ static void event(const struct row *row)
 		got = async_event(r->ctx);
 		if ((int)got.event_type != e->event)
 			row_failed(__FILE__, __LINE__, "the event is %s where %s belongs",
-				   ibv_event_type_str(got.event_type), ibv_event_type_str((enum ibv_event_type)e->event));
+				   ibv_event_type_str(got.event_type),
+				   ibv_event_type_str((enum ibv_event_type)e->event));
 		NEED(got.element.qp == r->b.qp);
 	}
 	need_no_event(r->ctx);

@@ -12,7 +12,8 @@ enum { MTU = 1024, MIB = 1 << 20 };
 static void one_length(const struct row *row)
 {
 	struct spec s = usual();
-	struct transfer t = {.op = row->op, .len = (size_t)row->a, .from = 192, .to = 320, .from_sges = 1, .to_sges = 1};
+	struct transfer t = {
+		.op = row->op, .len = (size_t)row->a, .from = 192, .to = 320, .from_sges = 1, .to_sges = 1};
 	struct rig *r;
 
 	s.size = t.len + 4096;
@@ -58,8 +59,12 @@ static void one_mtu(const struct row *row)
 	for (size_t k = 1; k <= 3; k++)
 		for (size_t len = k * mtu - 1; len <= k * mtu + 1; len++)
 			for (size_t i = 0; i < COUNT(ops); i++) {
-				struct transfer t = {.op = ops[i], .len = len, .from = 192, .to = 320,
-						     .from_sges = 1, .to_sges = 1};
+				struct transfer t = {.op = ops[i],
+						     .len = len,
+						     .from = 192,
+						     .to = 320,
+						     .from_sges = 1,
+						     .to_sges = 1};
 
 				transfer(r, &t);
 			}
@@ -93,16 +98,17 @@ static void write_imm_leaves_receive(const struct row *row)
 	NEED(untouched(r->b.buf, 4096)); /* the receive gives the notice only */
 }
 
-#define LENGTHS(op, name, clause)                                     \
-	{name " of 0 bytes", clause, one_length, op, 0},              \
-	{name " of no SGE", clause, no_sge, op},                      \
-	{name " of 1 byte", clause, one_length, op, 1},               \
-	{name " of 777 bytes", clause, one_length, op, 777},          \
-	{name " of MTU - 1", clause, one_length, op, MTU - 1},        \
-	{name " of MTU", clause, one_length, op, MTU},                \
-	{name " of MTU + 1", clause, one_length, op, MTU + 1},        \
-	{name " of 1 MiB", clause, one_length, op, MIB},              \
-	{name " of 1 MiB + 3", clause, one_length, op, MIB + 3}
+#define LENGTHS(op, name, clause)                                                                            \
+	{name " of 0 bytes", clause, one_length, op, 0}, {name " of no SGE", clause, no_sge, op},            \
+		{name " of 1 byte", clause, one_length, op, 1},                                              \
+		{name " of 777 bytes", clause, one_length, op, 777},                                         \
+		{name " of MTU - 1", clause, one_length, op, MTU - 1},                                       \
+		{name " of MTU", clause, one_length, op, MTU},                                               \
+		{name " of MTU + 1", clause, one_length, op, MTU + 1},                                       \
+		{name " of 1 MiB", clause, one_length, op, MIB},                                             \
+	{                                                                                                    \
+		name " of 1 MiB + 3", clause, one_length, op, MIB + 3                                        \
+	}
 
 static const struct row rows[] = {
 	LENGTHS(IBV_WR_SEND, "SEND", "9.4.1"),

@@ -11,17 +11,30 @@ static const char *const state_names[] = {"RESET", "INIT", "RTR", "RTS", "SQD", 
 
 /* Attributes that every device knows. Alternate paths, capabilities and rate limits are in a row of their own. */
 static const int attributes[] = {
-	IBV_QP_CUR_STATE, IBV_QP_EN_SQD_ASYNC_NOTIFY, IBV_QP_ACCESS_FLAGS, IBV_QP_PKEY_INDEX, IBV_QP_PORT,
-	IBV_QP_AV,	  IBV_QP_PATH_MTU,	      IBV_QP_TIMEOUT,	   IBV_QP_RETRY_CNT,  IBV_QP_RNR_RETRY,
-	IBV_QP_RQ_PSN,	  IBV_QP_MAX_QP_RD_ATOMIC,    IBV_QP_MIN_RNR_TIMER, IBV_QP_SQ_PSN,
-	IBV_QP_MAX_DEST_RD_ATOMIC, IBV_QP_DEST_QPN, IBV_QP_QKEY,
+	IBV_QP_CUR_STATE,
+	IBV_QP_EN_SQD_ASYNC_NOTIFY,
+	IBV_QP_ACCESS_FLAGS,
+	IBV_QP_PKEY_INDEX,
+	IBV_QP_PORT,
+	IBV_QP_AV,
+	IBV_QP_PATH_MTU,
+	IBV_QP_TIMEOUT,
+	IBV_QP_RETRY_CNT,
+	IBV_QP_RNR_RETRY,
+	IBV_QP_RQ_PSN,
+	IBV_QP_MAX_QP_RD_ATOMIC,
+	IBV_QP_MIN_RNR_TIMER,
+	IBV_QP_SQ_PSN,
+	IBV_QP_MAX_DEST_RD_ATOMIC,
+	IBV_QP_DEST_QPN,
+	IBV_QP_QKEY,
 };
 
 enum {
 	LIVE = IBV_QP_CUR_STATE | IBV_QP_ACCESS_FLAGS | IBV_QP_MIN_RNR_TIMER,
 	DRAINED = IBV_QP_PORT | IBV_QP_AV | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
-		  IBV_QP_MAX_QP_RD_ATOMIC | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_ACCESS_FLAGS | IBV_QP_PKEY_INDEX |
-		  IBV_QP_MIN_RNR_TIMER,
+		  IBV_QP_MAX_QP_RD_ATOMIC | IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_ACCESS_FLAGS |
+		  IBV_QP_PKEY_INDEX | IBV_QP_MIN_RNR_TIMER,
 };
 
 static const struct transition {
@@ -74,8 +87,8 @@ static void try(struct rig *r, const struct transition *t, int mask, bool works)
 	a.cur_qp_state = t->from;
 	err = ibv_modify_qp(r->a.qp, &a, mask | IBV_QP_STATE);
 	if (works ? err != 0 : err != EINVAL)
-		row_failed(__FILE__, __LINE__, "%s to %s with mask %#x: %s", state_names[t->from], state_names[t->to],
-			   (unsigned)mask, err ? strerror(err) : "it worked");
+		row_failed(__FILE__, __LINE__, "%s to %s with mask %#x: %s", state_names[t->from],
+			   state_names[t->to], (unsigned)mask, err ? strerror(err) : "it worked");
 	NEED_EQ(state_of(r->a.qp), works ? t->to : t->from);
 }
 
@@ -144,7 +157,8 @@ static void queried(const struct row *row)
 	NEED_EQ(a.sq_psn, 0xabcdef);
 	NEED_EQ(a.rq_psn, 0x13579b);
 	NEED_EQ(a.dest_qp_num, r->b.qp->qp_num);
-	NEED_EQ(a.qp_access_flags & (unsigned)ALL_ACCESS & ~(unsigned)IBV_ACCESS_LOCAL_WRITE, IBV_ACCESS_REMOTE_WRITE);
+	NEED_EQ(a.qp_access_flags & (unsigned)ALL_ACCESS & ~(unsigned)IBV_ACCESS_LOCAL_WRITE,
+		IBV_ACCESS_REMOTE_WRITE);
 	NEED_EQ(a.pkey_index, 0);
 	NEED_EQ(a.port_num, options.port);
 	NEED_EQ(a.sq_draining, 0);
@@ -172,37 +186,75 @@ static const struct bad {
 	const char *what;
 	enum ibv_qp_state from;
 } bads[] = {
-	{"port 0", IBV_QPS_RESET}, {"port 77", IBV_QPS_RESET}, {"P_Key index 9999", IBV_QPS_RESET},
-	{"MTU 0", IBV_QPS_INIT}, {"MTU 6", IBV_QPS_INIT}, {"GID index 200", IBV_QPS_INIT},
-	{"destination QP 2^24", IBV_QPS_INIT}, {"responder depth 255", IBV_QPS_INIT},
-	{"RNR timer 32", IBV_QPS_INIT}, {"timeout 32", IBV_QPS_RTR}, {"retries 8", IBV_QPS_RTR},
-	{"RNR retries 8", IBV_QPS_RTR}, {"initiator depth 255", IBV_QPS_RTR}, {"current state INIT", IBV_QPS_RTR},
+	{"port 0", IBV_QPS_RESET},
+	{"port 77", IBV_QPS_RESET},
+	{"P_Key index 9999", IBV_QPS_RESET},
+	{"MTU 0", IBV_QPS_INIT},
+	{"MTU 6", IBV_QPS_INIT},
+	{"GID index 200", IBV_QPS_INIT},
+	{"destination QP 2^24", IBV_QPS_INIT},
+	{"responder depth 255", IBV_QPS_INIT},
+	{"RNR timer 32", IBV_QPS_INIT},
+	{"timeout 32", IBV_QPS_RTR},
+	{"retries 8", IBV_QPS_RTR},
+	{"RNR retries 8", IBV_QPS_RTR},
+	{"initiator depth 255", IBV_QPS_RTR},
+	{"current state INIT", IBV_QPS_RTR},
 };
 
 static int spoil(struct ibv_qp_attr *a, size_t which, int mask)
 {
 	switch (which) {
-	case 0: a->port_num = 0; break;
-	case 1: a->port_num = 77; break;
-	case 2: a->pkey_index = 9999; break;
-	case 3: a->path_mtu = (enum ibv_mtu)0; break;
-	case 4: a->path_mtu = (enum ibv_mtu)6; break;
-	case 5: a->ah_attr.grh.sgid_index = 200; break;
-	case 6: a->dest_qp_num = 1 << 24; break;
-	case 7: a->max_dest_rd_atomic = 255; break;
-	case 8: a->min_rnr_timer = 32; break;
-	case 9: a->timeout = 32; break;
-	case 10: a->retry_cnt = 8; break;
-	case 11: a->rnr_retry = 8; break;
-	case 12: a->max_rd_atomic = 255; break;
-	default: a->cur_qp_state = IBV_QPS_INIT; return mask | IBV_QP_CUR_STATE;
+	case 0:
+		a->port_num = 0;
+		break;
+	case 1:
+		a->port_num = 77;
+		break;
+	case 2:
+		a->pkey_index = 9999;
+		break;
+	case 3:
+		a->path_mtu = (enum ibv_mtu)0;
+		break;
+	case 4:
+		a->path_mtu = (enum ibv_mtu)6;
+		break;
+	case 5:
+		a->ah_attr.grh.sgid_index = 200;
+		break;
+	case 6:
+		a->dest_qp_num = 1 << 24;
+		break;
+	case 7:
+		a->max_dest_rd_atomic = 255;
+		break;
+	case 8:
+		a->min_rnr_timer = 32;
+		break;
+	case 9:
+		a->timeout = 32;
+		break;
+	case 10:
+		a->retry_cnt = 8;
+		break;
+	case 11:
+		a->rnr_retry = 8;
+		break;
+	case 12:
+		a->max_rd_atomic = 255;
+		break;
+	default:
+		a->cur_qp_state = IBV_QPS_INIT;
+		return mask | IBV_QP_CUR_STATE;
 	}
 	return mask;
 }
 
 static void ranges(const struct row *row)
 {
-	static const int masks[] = {[IBV_QPS_RESET] = INIT_MASK, [IBV_QPS_INIT] = RTR_MASK, [IBV_QPS_RTR] = RTS_MASK};
+	static const int masks[] = {
+		[IBV_QPS_RESET] = INIT_MASK, [IBV_QPS_INIT] = RTR_MASK, [IBV_QPS_RTR] = RTS_MASK};
 	struct spec s = usual();
 	struct rig *r = rig();
 
@@ -215,7 +267,8 @@ static void ranges(const struct row *row)
 		a.qp_state = (enum ibv_qp_state)(bads[i].from + 1);
 		err = ibv_modify_qp(r->a.qp, &a, mask);
 		if (err != EINVAL)
-			row_failed(__FILE__, __LINE__, "%s: %s", bads[i].what, err ? strerror(err) : "it worked");
+			row_failed(__FILE__, __LINE__, "%s: %s", bads[i].what,
+				   err ? strerror(err) : "it worked");
 		NEED_EQ(state_of(r->a.qp), bads[i].from);
 	}
 }
@@ -246,7 +299,8 @@ static void without_state(const struct row *row)
 	(void)row;
 	NEED_EQ(ibv_modify_qp(r->a.qp, &a, IBV_QP_ACCESS_FLAGS), 0);
 	NEED_EQ(ibv_query_qp(r->a.qp, &got, IBV_QP_ACCESS_FLAGS, &init), 0);
-	NEED_EQ(got.qp_access_flags & (unsigned)ALL_ACCESS & ~(unsigned)IBV_ACCESS_LOCAL_WRITE, IBV_ACCESS_REMOTE_READ);
+	NEED_EQ(got.qp_access_flags & (unsigned)ALL_ACCESS & ~(unsigned)IBV_ACCESS_LOCAL_WRITE,
+		IBV_ACCESS_REMOTE_READ);
 	NEED_EQ(ibv_modify_qp(r->a.qp, &a, IBV_QP_TIMEOUT), EINVAL);
 	NEED_EQ(state_of(r->a.qp), IBV_QPS_RTS);
 }
@@ -276,10 +330,12 @@ static void psn_moves_on(const struct row *row)
 #define S IBV_QPS_RTS
 #define D IBV_QPS_SQD
 #define E IBV_QPS_ERR
-#define TO(from_name, from, to_name, to) \
-	{from_name " to " to_name, "10.3.1, table 91", transition, .a = from, .b = to}
-#define FROM(name, from)                                                                               \
-	TO(name, from, "RESET", R), TO(name, from, "INIT", I), TO(name, from, "RTR", T),               \
+#define TO(from_name, from, to_name, to)                                                                     \
+	{                                                                                                    \
+		from_name " to " to_name, "10.3.1, table 91", transition, .a = from, .b = to                 \
+	}
+#define FROM(name, from)                                                                                     \
+	TO(name, from, "RESET", R), TO(name, from, "INIT", I), TO(name, from, "RTR", T),                     \
 		TO(name, from, "RTS", S), TO(name, from, "SQD", D), TO(name, from, "ERR", E)
 
 static const struct row rows[] = {
@@ -297,4 +353,5 @@ static const struct row rows[] = {
 	{"without IBV_QP_STATE", "ibv_modify_qp(3)", without_state},
 };
 
-const struct section section_modify = {"modify", "transitions and attributes of queue pairs", rows, COUNT(rows)};
+const struct section section_modify = {"modify", "transitions and attributes of queue pairs", rows,
+				       COUNT(rows)};

@@ -89,7 +89,8 @@ static void read_after_write(const struct row *row)
 
 	(void)row;
 	for (unsigned i = 1; i <= 50; i++) {
-		struct work w = work(r, IBV_WR_RDMA_WRITE, 1, 0, 0, len), rd = work(r, IBV_WR_RDMA_READ, 2, 32768, 0, len);
+		struct work w = work(r, IBV_WR_RDMA_WRITE, 1, 0, 0, len),
+			    rd = work(r, IBV_WR_RDMA_READ, 2, 32768, 0, len);
 
 		fill(r->a.buf, len, i);
 		post(r->a.qp, &w);
@@ -122,16 +123,16 @@ static void receives_in_order(const struct row *row)
 /* Mixed operations complete in the order in which they were posted. */
 static void mixed_in_order(const struct row *row)
 {
-	static const int ops[] = {IBV_WR_RDMA_READ, IBV_WR_RDMA_WRITE, IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_WR_RDMA_WRITE,
-				  IBV_WR_RDMA_READ, IBV_WR_SEND};
+	static const int ops[] = {IBV_WR_RDMA_READ,  IBV_WR_RDMA_WRITE, IBV_WR_ATOMIC_FETCH_AND_ADD,
+				  IBV_WR_RDMA_WRITE, IBV_WR_RDMA_READ,	IBV_WR_SEND};
 	struct rig *r = rig();
 
 	(void)row;
 	for (int round = 0; round < 20; round++) {
 		for (uint64_t i = 0; i < 60; i++) {
 			int op = ops[i % COUNT(ops)];
-			struct work w = op == IBV_WR_ATOMIC_FETCH_AND_ADD ? atomic_work(r, op, i, 0, 0, 1, 0) :
-									    work(r, op, i, 0, 0, i * 100);
+			struct work w = op == IBV_WR_ATOMIC_FETCH_AND_ADD ? atomic_work(r, op, i, 0, 0, 1, 0)
+									  : work(r, op, i, 0, 0, i * 100);
 
 			if (op == IBV_WR_SEND)
 				post_recv(&r->b, i, 0, 8192);
@@ -152,7 +153,8 @@ static void fence(const struct row *row)
 	struct rig *r = rig();
 
 	for (unsigned i = 1; i <= 50; i++) {
-		struct work rd = work(r, IBV_WR_RDMA_READ, 1, 0, 0, len), w = work(r, row->op, 2, 0, 32000, len);
+		struct work rd = work(r, IBV_WR_RDMA_READ, 1, 0, 0, len),
+			    w = work(r, row->op, 2, 0, 32000, len);
 
 		fill(r->b.buf, len, i);
 		w.wr.send_flags |= IBV_SEND_FENCE;
@@ -235,7 +237,8 @@ static void both_ways(const struct row *row)
 	for (uint64_t i = 0; i < 50; i++) {
 		struct work there = work(r, IBV_WR_RDMA_WRITE, i, 0, 0, 8000), back = there;
 
-		back.sge[0] = (struct ibv_sge){.addr = (uintptr_t)r->b.buf + 16384, .length = 8000, .lkey = r->b.mr->lkey};
+		back.sge[0] = (struct ibv_sge){
+			.addr = (uintptr_t)r->b.buf + 16384, .length = 8000, .lkey = r->b.mr->lkey};
 		back.wr.wr.rdma.remote_addr = (uintptr_t)r->a.buf + 16384;
 		back.wr.wr.rdma.rkey = r->a.mr->rkey;
 		post(r->a.qp, &there);
@@ -264,7 +267,8 @@ static void neighbour(const struct row *row)
 	b2 = make_qp(r->b.pd, r->b.scq, r->b.scq, &s);
 	connect_qp(r, &s, b2, a2->qp_num, IBV_QPS_RTS);
 	connect_qp(r, &s, a2, b2->qp_num, IBV_QPS_RTS);
-	post_many(r, IBV_WR_SEND, 0, 64, 60000, IBV_SEND_SIGNALED); /* without a receive, and its queue is full */
+	post_many(r, IBV_WR_SEND, 0, 64, 60000,
+		  IBV_SEND_SIGNALED); /* without a receive, and its queue is full */
 	for (uint64_t i = 1000; i < 1200; i++) {
 		struct work w = work(r, IBV_WR_RDMA_WRITE, i, 0, 0, 20000);
 

@@ -24,7 +24,8 @@ static _Noreturn void exec_daemon(const char *name, int ready)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	unsetenv("LD_PRELOAD"); /* the program's, not the daemon's */
 	snprintf(fd, sizeof(fd), "%d", ready);
-	execl(options.daemon, options.daemon, "--name", name, "--ready-fd", fd, "--log", "error", (char *)NULL);
+	execl(options.daemon, options.daemon, "--name", name, "--ready-fd", fd, "--log", "error",
+	      (char *)NULL);
 	_exit(127);
 }
 
@@ -236,9 +237,11 @@ static void child_opens(const struct row *row)
 	need_wc(r->a.scq, 1, IBV_WC_SUCCESS);
 }
 
-#define BOTH(name, clause, run)                                                  \
-	{"device killed: " name, clause, run, .a = SIGKILL},                     \
-	{"device ended: " name, clause, run, .a = SIGTERM}
+#define BOTH(name, clause, run)                                                                              \
+	{"device killed: " name, clause, run, .a = SIGKILL},                                                 \
+	{                                                                                                    \
+		"device ended: " name, clause, run, .a = SIGTERM                                             \
+	}
 
 static const struct row rows[] = {
 	{"fork, and the parent goes on", "ibv_fork_init(3)", forks},

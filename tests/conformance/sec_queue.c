@@ -13,8 +13,11 @@
 static void caps_kept(const struct row *row)
 {
 	struct ibv_qp_init_attr init = {.qp_type = IBV_QPT_RC,
-					.cap = {.max_send_wr = 7, .max_recv_wr = 9, .max_send_sge = 3,
-						.max_recv_sge = 2, .max_inline_data = 33}},
+					.cap = {.max_send_wr = 7,
+						.max_recv_wr = 9,
+						.max_send_sge = 3,
+						.max_recv_sge = 2,
+						.max_inline_data = 33}},
 				back;
 	struct rig *r = rig();
 	struct ibv_qp_attr a;
@@ -24,7 +27,8 @@ static void caps_kept(const struct row *row)
 	init.send_cq = init.recv_cq = r->a.scq;
 	init.qp_context = r;
 	qp = ibv_create_qp(r->a.pd, &init);
-	NEED(qp && qp->qp_context == r && qp->pd == r->a.pd && qp->send_cq == r->a.scq && qp->state == IBV_QPS_RESET);
+	NEED(qp && qp->qp_context == r && qp->pd == r->a.pd && qp->send_cq == r->a.scq &&
+	     qp->state == IBV_QPS_RESET);
 	NEED(qp->qp_num > 1 && qp->qp_num < 1 << 24 && qp->qp_type == IBV_QPT_RC);
 	/* what was got is told, and is at least what was asked for */
 	NEED(init.cap.max_send_wr >= 7 && init.cap.max_recv_wr >= 9 && init.cap.max_send_sge >= 3);
@@ -39,9 +43,11 @@ static void caps_kept(const struct row *row)
 static void caps_refused(const struct row *row)
 {
 	struct rig *r = rig();
-	struct ibv_qp_init_attr usual_init = {.qp_type = IBV_QPT_RC, .send_cq = r->a.scq, .recv_cq = r->a.scq,
-					      .cap = {.max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1,
-						      .max_recv_sge = 1}};
+	struct ibv_qp_init_attr usual_init = {
+		.qp_type = IBV_QPT_RC,
+		.send_cq = r->a.scq,
+		.recv_cq = r->a.scq,
+		.cap = {.max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1}};
 	struct ibv_qp_init_attr init;
 
 	(void)row;
@@ -80,7 +86,9 @@ static void one_sided_queues(const struct row *row)
 static void other_context(const struct row *row)
 {
 	struct rig *r = rig(), *other = rig();
-	struct ibv_qp_init_attr init = {.qp_type = IBV_QPT_RC, .send_cq = other->a.scq, .recv_cq = other->a.scq,
+	struct ibv_qp_init_attr init = {.qp_type = IBV_QPT_RC,
+					.send_cq = other->a.scq,
+					.recv_cq = other->a.scq,
 					.cap = {.max_send_wr = 1, .max_send_sge = 1}};
 
 	(void)row;
@@ -180,7 +188,9 @@ static void bad_receive(const struct row *row)
 
 	(void)row;
 	for (int i = 0; i < N; i++)
-		wr[i] = (struct ibv_recv_wr){.wr_id = (uint64_t)i, .sg_list = &sge, .num_sge = i == BAD ? 1000 : 1,
+		wr[i] = (struct ibv_recv_wr){.wr_id = (uint64_t)i,
+					     .sg_list = &sge,
+					     .num_sge = i == BAD ? 1000 : 1,
 					     .next = i + 1 < N ? &wr[i + 1] : NULL};
 	err = ibv_post_recv(r->b.qp, wr, &bad);
 	NEED(err == EINVAL || err == ENOMEM);
@@ -298,7 +308,8 @@ static void mixed(const struct row *row)
 	for (uint64_t i = 0; i < 3000; i++) {
 		bool signaled = i % (uint64_t)row->a == (uint64_t)row->a - 1;
 
-		post_many(r, i % 2 ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ, i, 1, 8, signaled ? IBV_SEND_SIGNALED : 0);
+		post_many(r, i % 2 ? IBV_WR_RDMA_WRITE : IBV_WR_RDMA_READ, i, 1, 8,
+			  signaled ? IBV_SEND_SIGNALED : 0);
 		if (signaled)
 			need_wc(r->a.scq, i, IBV_WC_SUCCESS);
 	}
@@ -361,9 +372,11 @@ static void other_types(const struct row *row)
 
 	(void)row;
 	for (size_t i = 0; i < COUNT(types); i++) {
-		struct ibv_qp_init_attr init = {.qp_type = types[i], .send_cq = r->a.scq, .recv_cq = r->a.scq,
-						.cap = {.max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1,
-							.max_recv_sge = 1}};
+		struct ibv_qp_init_attr init = {
+			.qp_type = types[i],
+			.send_cq = r->a.scq,
+			.recv_cq = r->a.scq,
+			.cap = {.max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1}};
 		struct ibv_qp *qp = ibv_create_qp(r->a.pd, &init);
 
 		NEED(qp || errno == EOPNOTSUPP || errno == EPERM || errno == EINVAL);

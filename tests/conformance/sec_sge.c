@@ -30,8 +30,13 @@ static void lists(const struct row *row)
 
 	for (size_t i = 0; i < COUNT(counts); i++)
 		for (size_t k = 0; k < COUNT(counts); k++) {
-			struct transfer t = {.op = row->op, .len = ODD, .from = OFF, .to = OFF, .from_sges = counts[i],
-					     .to_sges = counts[k], .zero_sges = row->b};
+			struct transfer t = {.op = row->op,
+					     .len = ODD,
+					     .from = OFF,
+					     .to = OFF,
+					     .from_sges = counts[i],
+					     .to_sges = counts[k],
+					     .zero_sges = row->b};
 
 			if (counts[i] <= max && counts[k] <= max)
 				transfer(r, &t);
@@ -44,8 +49,8 @@ static void tiny(const struct row *row)
 	struct rig *r = rig_of(16, 0);
 
 	for (size_t len = 0; len <= 17; len++) {
-		struct transfer t = {.op = row->op, .len = len, .from = OFF, .to = OFF, .from_sges = 16,
-				     .to_sges = 16};
+		struct transfer t = {
+			.op = row->op, .len = len, .from = OFF, .to = OFF, .from_sges = 16, .to_sges = 16};
 
 		transfer(r, &t);
 	}
@@ -88,7 +93,8 @@ static void same_twice(const struct row *row)
 	fill(r->a.buf, 1500, 4);
 	post(r->a.qp, &w);
 	need_wc(r->a.scq, 1, IBV_WC_SUCCESS);
-	NEED(filled(r->b.buf, 1500, 4) && filled(r->b.buf + 1500, 1500, 4) && untouched(r->b.buf + 3000, 100));
+	NEED(filled(r->b.buf, 1500, 4) && filled(r->b.buf + 1500, 1500, 4) &&
+	     untouched(r->b.buf + 3000, 100));
 }
 
 static void addresses(const struct row *row)
@@ -98,8 +104,12 @@ static void addresses(const struct row *row)
 	for (size_t from = 0; from < 8; from++)
 		for (size_t to = 0; to < 8; to++)
 			for (size_t len = 1; len < 12; len += 3) {
-				struct transfer t = {.op = row->op, .len = len, .from = OFF + from, .to = OFF + to,
-						     .from_sges = 1, .to_sges = 1};
+				struct transfer t = {.op = row->op,
+						     .len = len,
+						     .from = OFF + from,
+						     .to = OFF + to,
+						     .from_sges = 1,
+						     .to_sges = 1};
 
 				transfer(r, &t);
 			}
@@ -111,8 +121,12 @@ static void page_ends(const struct row *row)
 	struct rig *r = rig_of(1, 0);
 
 	for (size_t back = 1; back < 1100; back = back * 3 + 1) {
-		struct transfer t = {.op = row->op, .len = 2 * back + 1, .from = 4096 - back, .to = 8192 - back,
-				     .from_sges = 1, .to_sges = 1};
+		struct transfer t = {.op = row->op,
+				     .len = 2 * back + 1,
+				     .from = 4096 - back,
+				     .to = 8192 - back,
+				     .from_sges = 1,
+				     .to_sges = 1};
 
 		transfer(r, &t);
 	}
@@ -134,8 +148,13 @@ static void inline_data(const struct row *row)
 
 	NEED(max >= 128);
 	for (size_t len = 0; len <= max; len += len < 70 ? 1 : 29) {
-		struct transfer t = {.op = row->op, .len = len, .from = OFF, .to = OFF, .from_sges = 1 + (int)len % 4,
-				     .to_sges = 1, .flags = IBV_SEND_INLINE};
+		struct transfer t = {.op = row->op,
+				     .len = len,
+				     .from = OFF,
+				     .to = OFF,
+				     .from_sges = 1 + (int)len % 4,
+				     .to_sges = 1,
+				     .flags = IBV_SEND_INLINE};
 
 		transfer(r, &t);
 	}
@@ -144,7 +163,11 @@ static void inline_data(const struct row *row)
 static void inline_largest(const struct row *row)
 {
 	struct spec s = usual();
-	struct transfer t = {.op = IBV_WR_RDMA_WRITE, .from = OFF, .to = OFF, .from_sges = 1, .to_sges = 1,
+	struct transfer t = {.op = IBV_WR_RDMA_WRITE,
+			     .from = OFF,
+			     .to = OFF,
+			     .from_sges = 1,
+			     .to_sges = 1,
 			     .flags = IBV_SEND_INLINE};
 	struct rig *r;
 
@@ -234,10 +257,12 @@ static void from_the_stack(const struct row *row)
 	NEED_EQ(ibv_dereg_mr(mr), 0);
 }
 
-#define EACH(name, clause, run, ...)                                                     \
-	{"SEND: " name, clause, run, IBV_WR_SEND, __VA_ARGS__},                          \
-	{"WRITE: " name, clause, run, IBV_WR_RDMA_WRITE, __VA_ARGS__},                   \
-	{"READ: " name, clause, run, IBV_WR_RDMA_READ, __VA_ARGS__}
+#define EACH(name, clause, run, ...)                                                                         \
+	{"SEND: " name, clause, run, IBV_WR_SEND, __VA_ARGS__},                                              \
+		{"WRITE: " name, clause, run, IBV_WR_RDMA_WRITE, __VA_ARGS__},                               \
+	{                                                                                                    \
+		"READ: " name, clause, run, IBV_WR_RDMA_READ, __VA_ARGS__                                    \
+	}
 
 static const struct row rows[] = {
 	EACH("1 SGE", "ibv_post_send(3)", lists, 1, 0),

@@ -145,7 +145,7 @@ static void flushes_sends(const struct row *row)
 
 	(void)row;
 	post_many(r, IBV_WR_SEND, 0, 20, 8, IBV_SEND_SIGNALED); /* no receive: they wait */
-	post_many(r, IBV_WR_RDMA_WRITE, 20, 20, 8, 0);		/* unsignaled ones flush with a completion too */
+	post_many(r, IBV_WR_RDMA_WRITE, 20, 20, 8, 0); /* unsignaled ones flush with a completion too */
 	to_state(r->a.qp, IBV_QPS_ERR);
 	for (uint64_t i = 0; i < 40; i++) {
 		struct ibv_wc wc = need_wc(r->a.scq, i, IBV_WC_WR_FLUSH_ERR);

@@ -56,7 +56,8 @@ static void bind1(struct rig *r, struct ibv_mw *mw, struct ibv_mw_bind_info i)
 
 static void post_bind2(struct rig *r, struct ibv_mw *mw, uint32_t rkey, struct ibv_mw_bind_info i)
 {
-	struct ibv_send_wr wr = {.wr_id = 51, .opcode = IBV_WR_BIND_MW, .send_flags = IBV_SEND_SIGNALED}, *bad;
+	struct ibv_send_wr wr = {.wr_id = 51, .opcode = IBV_WR_BIND_MW, .send_flags = IBV_SEND_SIGNALED},
+			   *bad;
 
 	wr.bind_mw.mw = mw;
 	wr.bind_mw.rkey = rkey;
@@ -189,7 +190,8 @@ static void local_inv(const struct row *row)
 {
 	struct rig *r = window_rig();
 	struct ibv_mw *mw = window(r, IBV_MW_TYPE_2);
-	struct ibv_send_wr wr = {.wr_id = 60, .opcode = IBV_WR_LOCAL_INV, .send_flags = IBV_SEND_SIGNALED}, *bad;
+	struct ibv_send_wr wr = {.wr_id = 60, .opcode = IBV_WR_LOCAL_INV, .send_flags = IBV_SEND_SIGNALED},
+			   *bad;
 	uint32_t rkey = bind2(r, mw, info(r, 0, PAGE, REMOTE));
 
 	(void)row;
@@ -205,7 +207,8 @@ static void local_inv_unbound(const struct row *row)
 {
 	struct rig *r = window_rig();
 	struct ibv_mw *mw = window(r, IBV_MW_TYPE_2);
-	struct ibv_send_wr wr = {.wr_id = 60, .opcode = IBV_WR_LOCAL_INV, .send_flags = IBV_SEND_SIGNALED}, *bad;
+	struct ibv_send_wr wr = {.wr_id = 60, .opcode = IBV_WR_LOCAL_INV, .send_flags = IBV_SEND_SIGNALED},
+			   *bad;
 
 	(void)row;
 	wr.invalidate_rkey = mw->rkey ^ 0x7700;
@@ -257,7 +260,8 @@ static void other_qp(const struct row *row)
 	struct rig *r = window_rig();
 	struct ibv_mw *mw = window(r, IBV_MW_TYPE_2);
 	uint32_t rkey = bind2(r, mw, info(r, 0, PAGE, REMOTE));
-	struct ibv_qp *a2 = make_qp(r->a.pd, r->a.scq, r->a.scq, &s), *b2 = make_qp(r->b.pd, r->b.scq, r->b.scq, &s);
+	struct ibv_qp *a2 = make_qp(r->a.pd, r->a.scq, r->a.scq, &s),
+		      *b2 = make_qp(r->b.pd, r->b.scq, r->b.scq, &s);
 	struct work w = work(r, IBV_WR_RDMA_WRITE, 1, 0, 0, 8);
 
 	(void)row;

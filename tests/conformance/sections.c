@@ -7,8 +7,23 @@
 #include "sections.h"
 
 const struct section *const sections[] = {
-	&section_device, &section_memory,  &section_cq,	     &section_channel, &section_async,	&section_length,
-	&section_sge,	 &section_atomic,  &section_queue,   &section_order,   &section_modify, &section_states,
-	&section_retry,	 &section_errors,  &section_events,  &section_windows, &section_threads, &section_process,
+	&section_device,
+	&section_memory,
+	&section_cq,
+	&section_channel,
+	&section_async,
+	&section_length,
+	&section_sge,
+	&section_atomic,
+	&section_queue,
+	&section_order,
+	&section_modify,
+	&section_states,
+	&section_retry,
+	&section_errors,
+	&section_events,
+	&section_windows,
+	&section_threads,
+	&section_process,
 	NULL,
 };

@@ -22,7 +22,9 @@ int split(struct ibv_sge *sge, int n, bool zero_sges, const void *at, size_t len
 		bool none = zero_sges && i % 2;
 		int part = zero_sges ? i / 2 : i;
 		/* ever more of what is left, all of it in the last */
-		size_t size = none ? 0 : part == parts - 1 ? len - off : (len - off) / (size_t)(parts - part + 1);
+		size_t size = none		  ? 0
+			      : part == parts - 1 ? len - off
+						  : (len - off) / (size_t)(parts - part + 1);
 
 		sge[i] = (struct ibv_sge){
 			.addr = (uintptr_t)at + off, .length = (uint32_t)size, .lkey = none ? 0 : lkey};
@@ -49,7 +51,8 @@ static void receive(const struct rig *r, const struct transfer *t)
 	if (!takes_receive(t->op))
 		return;
 	/* a WRITE takes a receive for its immediate alone, one of nothing will do */
-	n = is_write(t->op) ? 0 : split(sge, t->to_sges, t->zero_sges, r->b.buf + t->to, t->len, r->b.mr->lkey);
+	n = is_write(t->op) ? 0
+			    : split(sge, t->to_sges, t->zero_sges, r->b.buf + t->to, t->len, r->b.mr->lkey);
 	NEED_EQ(try_recv(r->b.qp, RECV_ID, sge, n), 0);
 }
 
@@ -68,10 +71,13 @@ static void request(const struct rig *r, const struct transfer *t)
 static enum ibv_wc_opcode opcode_of(int op)
 {
 	switch (op) {
-	case IBV_WR_RDMA_READ: return IBV_WC_RDMA_READ;
+	case IBV_WR_RDMA_READ:
+		return IBV_WC_RDMA_READ;
 	case IBV_WR_RDMA_WRITE:
-	case IBV_WR_RDMA_WRITE_WITH_IMM: return IBV_WC_RDMA_WRITE;
-	default: return IBV_WC_SEND;
+	case IBV_WR_RDMA_WRITE_WITH_IMM:
+		return IBV_WC_RDMA_WRITE;
+	default:
+		return IBV_WC_SEND;
 	}
 }
 

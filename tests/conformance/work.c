@@ -54,8 +54,8 @@ struct work work(const struct rig *r, int op, uint64_t wr_id, size_t from, size_
 	return w;
 }
 
-struct work atomic_work(const struct rig *r, int op, uint64_t wr_id, size_t from, size_t to, uint64_t compare_add,
-			uint64_t swap)
+struct work atomic_work(const struct rig *r, int op, uint64_t wr_id, size_t from, size_t to,
+			uint64_t compare_add, uint64_t swap)
 {
 	struct work w = work(r, op, wr_id, from, to, 8);
 
@@ -130,7 +130,8 @@ struct ibv_wc need_wc(struct ibv_cq *cq, uint64_t wr_id, enum ibv_wc_status stat
 
 	if (wc.status != status)
 		row_failed(__FILE__, __LINE__, "the completion of request %llu says %s where %s belongs",
-			   (unsigned long long)wc.wr_id, ibv_wc_status_str(wc.status), ibv_wc_status_str(status));
+			   (unsigned long long)wc.wr_id, ibv_wc_status_str(wc.status),
+			   ibv_wc_status_str(status));
 	NEED_EQ(wc.wr_id, wr_id);
 	return wc;
 }

@@ -46,7 +46,8 @@ static void draw_attr(struct shape *p, struct rng *r)
 		.rnr_retry = 7,
 		.min_rnr_timer = (uint8_t)rng_range(r, 1, 9),
 		.rd_atomic = (uint8_t)(rng_chance(r, 300000) ? 1 : rng_range(r, 1, 16)),
-				.access = FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ | FX_ACC_REMOTE_ATOMIC,
+		.access =
+			FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ | FX_ACC_REMOTE_ATOMIC,
 	};
 }
 
@@ -214,7 +215,8 @@ static void make_memory(struct flow *f, const struct shape *p, uint32_t nslots)
 	size = nslots * f->slot_size;
 	f->src = mem_create(f->from->h, size, FX_ACC_LOCAL_WRITE, pick_kind(&f->rng), &f->rng);
 	f->target = mem_create(f->to->h, size + f->slot_size,
-			       FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ | FX_ACC_REMOTE_ATOMIC,
+			       FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_READ |
+				       FX_ACC_REMOTE_ATOMIC,
 			       pick_kind(&f->rng), &f->rng);
 	f->recv_mem = mem_create(f->to->h, p->max_recv * f->slot_size, FX_ACC_LOCAL_WRITE, pick_kind(&f->rng),
 				 &f->rng);

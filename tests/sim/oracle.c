@@ -15,10 +15,10 @@ enum { FLOWS = 512, ARENAS = 4, GUARD = 64, WATCHED = 8 };
 
 struct message {
 	struct or_post p;
-	uint64_t data;	/* the message whose formula its bytes follow */
-	unsigned holds; /* completions that still want the remote place as it is */
-	bool seen;	/* WRITE: its last byte was visible */
-	bool spoilt;	/* WRITE: a later one goes over it */
+	uint64_t data;	   /* the message whose formula its bytes follow */
+	unsigned holds;	   /* completions that still want the remote place as it is */
+	bool seen;	   /* WRITE: its last byte was visible */
+	bool spoilt;	   /* WRITE: a later one goes over it */
 	uint64_t original; /* atomic: what it has to find */
 };
 
@@ -221,7 +221,8 @@ static long differs(const struct or_flow *f, const struct or_place *at, uint64_t
 	return -1;
 }
 
-static const char *const names[] = {"SEND", "SEND_IMM", "WRITE", "WRITE_IMM", "READ", "FETCH_ADD", "CMP_SWAP"};
+static const char *const names[] = {"SEND", "SEND_IMM",	 "WRITE",   "WRITE_IMM",
+				    "READ", "FETCH_ADD", "CMP_SWAP"};
 
 static void check(struct or_flow *f, const char *what, const struct or_place *at, uint64_t m, uint64_t data,
 		  uint32_t len)
@@ -357,8 +358,8 @@ void or_send_cqe(struct or_flow *f, const struct or_cqe *c)
 		or_fail(f->o, "flow %u message %llu completed as another operation", f->id,
 			(unsigned long long)m);
 	if (g->p.op >= OR_READ && c->len != g->p.len)
-		or_fail(f->o, "flow %u READ or atomic %llu completed with %u bytes", f->id, (unsigned long long)m,
-			c->len);
+		or_fail(f->o, "flow %u READ or atomic %llu completed with %u bytes", f->id,
+			(unsigned long long)m, c->len);
 	while (f->retired <= m)
 		retire(f);
 }

@@ -38,10 +38,10 @@ struct or_post {
 	uint32_t len;
 	uint32_t imm;
 	bool signaled, solicited, inlined;
-	bool keep;	/* a later post of this flow uses the same remote place */
-	bool overwrite; /* WRITE: over the target of the post before */
-	bool reread;	/* READ: of what the last WRITE put there */
-	bool forward; /* SEND, WRITE: of what the READ before fetches, behind a fence; same local place */
+	bool keep;	 /* a later post of this flow uses the same remote place */
+	bool overwrite;	 /* WRITE: over the target of the post before */
+	bool reread;	 /* READ: of what the last WRITE put there */
+	bool forward;	 /* SEND, WRITE: of what the READ before fetches, behind a fence; same local place */
 	bool keep_local; /* READ: the next post does */
 	uint64_t compare_add, swap; /* atomics; their remote place is the flow's word */
 	struct or_place local, remote;

@@ -109,9 +109,11 @@ struct pair *pair_create(const struct pair_opt *opt)
 		.access = p->opt.access,
 	};
 	for (unsigned i = 0; i < SIM_HOSTS; i++) {
-		const struct host_cfg cfg = {
-			.chaos = p->opt.chaos, .chaos_delay = 20, .seed = 1, .turn_ns = 300,
-			.look_ns = p->opt.look_ns};
+		const struct host_cfg cfg = {.chaos = p->opt.chaos,
+					     .chaos_delay = 20,
+					     .seed = 1,
+					     .turn_ns = 300,
+					     .look_ns = p->opt.look_ns};
 
 		p->h[i] = host_create(p->s, i, &cfg);
 		p->h[i]->app = poll;

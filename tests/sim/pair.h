@@ -23,7 +23,7 @@ struct pair_opt {
 	uint32_t access; /* of the QPs */
 	uint32_t cqes;
 	bool chaos;
-	uint32_t look_ns; /* as struct host_cfg has it */
+	uint32_t look_ns;   /* as struct host_cfg has it */
 	enum mem_kind kind; /* of both memories */
 };
 

@@ -101,11 +101,13 @@ static uint32_t ppm(const char *s)
 
 enum { O_SEEDS, O_LOSS, O_DUP, O_REORDER, O_DMA, O_LOOKS, O_MTU, O_QPS, O_OPS, O_SCALE, O_STOP, O_TRACE };
 static const struct option options[] = {
-	{"seeds", 1, NULL, O_SEEDS},	 {"loss", 1, NULL, O_LOSS},   {"dup", 1, NULL, O_DUP},
-	{"reorder", 1, NULL, O_REORDER}, {"dma", 1, NULL, O_DMA},     {"mtu", 1, NULL, O_MTU},
-	{"qps", 1, NULL, O_QPS},	 {"ops", 1, NULL, O_OPS},     {"scale", 1, NULL, O_SCALE},
-	{"looks", 0, NULL, O_LOOKS},
-	{"stop", 0, NULL, O_STOP},	 {"trace", 0, NULL, O_TRACE}, {NULL, 0, NULL, 0},
+	{"seeds", 1, NULL, O_SEEDS}, {"loss", 1, NULL, O_LOSS},
+	{"dup", 1, NULL, O_DUP},     {"reorder", 1, NULL, O_REORDER},
+	{"dma", 1, NULL, O_DMA},     {"mtu", 1, NULL, O_MTU},
+	{"qps", 1, NULL, O_QPS},     {"ops", 1, NULL, O_OPS},
+	{"scale", 1, NULL, O_SCALE}, {"looks", 0, NULL, O_LOOKS},
+	{"stop", 0, NULL, O_STOP},   {"trace", 0, NULL, O_TRACE},
+	{NULL, 0, NULL, 0},
 };
 
 static void usage(void)

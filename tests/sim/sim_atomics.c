@@ -55,7 +55,7 @@ static void one_of_each(struct pair *p)
 	set_word(p, 1, WORD, 0x0102030405060708);
 	post_atomic(p, FX_WR_FETCH_ADD, LAND, 0x10, 0x999);
 	post_atomic(p, FX_WR_CMP_SWAP, LAND + 11, 0x0102030405060718, 42); /* a landing needs no alignment */
-	post_atomic(p, FX_WR_CMP_SWAP, LAND + 200, 7, 43);		     /* it is 42: no swap */
+	post_atomic(p, FX_WR_CMP_SWAP, LAND + 200, 7, 43);		   /* it is 42: no swap */
 	post_atomic(p, FX_WR_FETCH_ADD, LAND + 300, (uint64_t)-43, 0);
 	pair_run(p, 2 * MS);
 	assert_int_equal(p->cqe[0][0].byte_len, 8);
@@ -411,11 +411,16 @@ static void test_region_gone(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_one_of_each),	    cmocka_unit_test(test_limit),
-		cmocka_unit_test(test_order),		    cmocka_unit_test(test_duplicate_answered),
-		cmocka_unit_test(test_duplicates_in_order), cmocka_unit_test(test_forgotten),
-		cmocka_unit_test(test_reset_forgets),	    cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_local_errors),	    cmocka_unit_test(test_region_gone),
+		cmocka_unit_test(test_one_of_each),
+		cmocka_unit_test(test_limit),
+		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_duplicate_answered),
+		cmocka_unit_test(test_duplicates_in_order),
+		cmocka_unit_test(test_forgotten),
+		cmocka_unit_test(test_reset_forgets),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_local_errors),
+		cmocka_unit_test(test_region_gone),
 	};
 
 	return cmocka_run_group_tests_name("sim_atomics", tests, NULL, NULL);

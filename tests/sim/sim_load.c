@@ -71,8 +71,8 @@ static uint8_t *slot_at(const struct flow *f, const struct mem *m, uint32_t slot
 
 static void fill_wr(struct flow *f, const struct or_post *p, struct wr *w)
 {
-	static const uint8_t ops[OR_OPS] = {FX_WR_SEND, FX_WR_SEND_IMM,	FX_WR_WRITE,   FX_WR_WRITE_IMM,
-					     FX_WR_READ, FX_WR_FETCH_ADD, FX_WR_CMP_SWAP};
+	static const uint8_t ops[OR_OPS] = {FX_WR_SEND, FX_WR_SEND_IMM,	 FX_WR_WRITE,	FX_WR_WRITE_IMM,
+					    FX_WR_READ, FX_WR_FETCH_ADD, FX_WR_CMP_SWAP};
 
 	*w = (struct wr){
 		.op = ops[p->op],
@@ -426,7 +426,8 @@ const char *load_run(const struct sim_cfg *cfg)
 	run(l);
 	bad = or_failed(l->s->oracle);
 	if (bad)
-		snprintf(why, sizeof(why), "%s%s%s", bad, l->why ? ": " : "", l->why ? fx_cause_text(l->why) : "");
+		snprintf(why, sizeof(why), "%s%s%s", bad, l->why ? ": " : "",
+			 l->why ? fx_cause_text(l->why) : "");
 	add_totals(l);
 	if (!load_teardown(l) && !bad) {
 		snprintf(why, sizeof(why), "a QP never became idle");

@@ -53,8 +53,8 @@ static uint32_t bad_key(struct pair *p, enum bad_inv bad, struct win *w, struct 
 	}
 	if (bad == I_OTHER_PD)
 		w->mw.pd = 2;
-	return bad == I_TAG	 ? w->rkey + 1
-	       : bad == I_REGION ? p->mem[1]->mr.key
+	return bad == I_TAG	  ? w->rkey + 1
+	       : bad == I_REGION  ? p->mem[1]->mr.key
 	       : bad == I_NOTHING ? 0xfffff000
 				  : w->rkey;
 }
@@ -417,9 +417,18 @@ static void test_storm(void **state)
 {
 	(void)state;
 	for (unsigned seed = 0; seed < 40; seed++) {
-		const struct pair_opt opt = {.mtu = 1024, .max_send = 64, .max_recv = 64, .max_sge = 4, .timeout = 8,
-					     .retry_cnt = 7, .rnr_retry = 7, .rd_atomic = 4, .access = ALL, .cqes = 512,
-					     .chaos = seed % 2, .kind = seed % 4 < 2 ? MEM_FLAT : MEM_SOME_SLOW};
+		const struct pair_opt opt = {.mtu = 1024,
+					     .max_send = 64,
+					     .max_recv = 64,
+					     .max_sge = 4,
+					     .timeout = 8,
+					     .retry_cnt = 7,
+					     .rnr_retry = 7,
+					     .rd_atomic = 4,
+					     .access = ALL,
+					     .cqes = 512,
+					     .chaos = seed % 2,
+					     .kind = seed % 4 < 2 ? MEM_FLAT : MEM_SOME_SLOW};
 		struct pair *p = start(&opt);
 		struct win w;
 
@@ -458,18 +467,12 @@ static void test_storm(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_local_inv),
-		cmocka_unit_test(test_bad_invs),
-		cmocka_unit_test(test_in_order),
-		cmocka_unit_test(test_blame),
-		cmocka_unit_test(test_waits),
-		cmocka_unit_test(test_share),
-		cmocka_unit_test(test_copies_end),
-		cmocka_unit_test(test_packets_end),
-		cmocka_unit_test(test_send_inv),
-		cmocka_unit_test(test_bad_send_invs),
-		cmocka_unit_test(test_behind_send_inv),
-		cmocka_unit_test(test_send_inv_again),
+		cmocka_unit_test(test_local_inv),	cmocka_unit_test(test_bad_invs),
+		cmocka_unit_test(test_in_order),	cmocka_unit_test(test_blame),
+		cmocka_unit_test(test_waits),		cmocka_unit_test(test_share),
+		cmocka_unit_test(test_copies_end),	cmocka_unit_test(test_packets_end),
+		cmocka_unit_test(test_send_inv),	cmocka_unit_test(test_bad_send_invs),
+		cmocka_unit_test(test_behind_send_inv), cmocka_unit_test(test_send_inv_again),
 		cmocka_unit_test(test_storm),
 	};
 

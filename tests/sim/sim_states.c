@@ -16,7 +16,13 @@
 #include "pair.h"
 
 enum { RESET = 0, RTS = 3, SQD = 4, ERR = 6 };
-enum { M_STATE = 1 << 0, M_SQD_NOTIFY = 1 << 2, M_ACCESS = 1 << 3, M_TIMEOUT = 1 << 9, M_RD_ATOMIC = 1 << 13 };
+enum {
+	M_STATE = 1 << 0,
+	M_SQD_NOTIFY = 1 << 2,
+	M_ACCESS = 1 << 3,
+	M_TIMEOUT = 1 << 9,
+	M_RD_ATOMIC = 1 << 13
+};
 
 static void test_flush(void **state)
 {
@@ -111,7 +117,8 @@ static int modify(struct pair *p, struct fx_qp_attr attr, uint32_t mask)
 
 static int drain(struct pair *p)
 {
-	return modify(p, (struct fx_qp_attr){.qp_state = SQD, .en_sqd_async_notify = 1}, M_STATE | M_SQD_NOTIFY);
+	return modify(p, (struct fx_qp_attr){.qp_state = SQD, .en_sqd_async_notify = 1},
+		      M_STATE | M_SQD_NOTIFY);
 }
 
 static struct fx_qp_attr query(struct pair *p)
@@ -161,7 +168,8 @@ static void drain_in_traffic(struct pair *p)
 	pair_post(p, 1, FX_WR_WRITE, 500000, 100, 500000);
 	pair_run(p, 20 * MS);
 	pair_expect(p, 1, FX_WC_RDMA_WRITE, 0, FX_WC_SUCCESS);
-	assert_int_equal(modify(p, (struct fx_qp_attr){.timeout = 9, .max_rd_atomic = 2}, M_TIMEOUT | M_RD_ATOMIC), 0);
+	assert_int_equal(
+		modify(p, (struct fx_qp_attr){.timeout = 9, .max_rd_atomic = 2}, M_TIMEOUT | M_RD_ATOMIC), 0);
 	assert_int_equal(query(p).timeout, 9);
 	assert_int_equal(modify(p, (struct fx_qp_attr){.qp_state = RTS}, M_STATE), 0);
 	pair_run(p, 100 * MS);
@@ -335,12 +343,14 @@ static void test_no_rd_atomic(void **state)
 /* Rights of a QP in use: the next request is judged by the new ones. */
 static void test_access_changes(void **state)
 {
-	const struct fx_qp_attr less = {.access = FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_READ}, more = {.access = 15};
+	const struct fx_qp_attr less = {.access = FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_READ},
+				more = {.access = 15};
 	struct pair *p = pair_create(NULL);
 
 	(void)state;
 	for (unsigned i = 0; i < 2; i++) {
-		assert_int_equal(fx_qp_modify(p->h[1]->tp, p->q[1]->core, i ? &more : &less, M_ACCESS, NULL, 0, 0), 0);
+		assert_int_equal(
+			fx_qp_modify(p->h[1]->tp, p->q[1]->core, i ? &more : &less, M_ACCESS, NULL, 0, 0), 0);
 		pair_post(p, 0, FX_WR_READ, 0, 100, 0);
 		pair_run(p, 1 * MS);
 		pair_expect(p, 0, FX_WC_RDMA_READ, i, FX_WC_SUCCESS);
@@ -359,18 +369,12 @@ static void test_access_changes(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_flush),
-		cmocka_unit_test(test_flush_half_received),
-		cmocka_unit_test(test_reset_and_reuse),
-		cmocka_unit_test(test_drain),
-		cmocka_unit_test(test_drain_idle),
-		cmocka_unit_test(test_drain_fails),
-		cmocka_unit_test(test_no_timeout),
-		cmocka_unit_test(test_no_retries),
-		cmocka_unit_test(test_rnr_for_ever),
-		cmocka_unit_test(test_no_rnr_retries),
-		cmocka_unit_test(test_no_rd_atomic),
-		cmocka_unit_test(test_access_changes),
+		cmocka_unit_test(test_flush),		cmocka_unit_test(test_flush_half_received),
+		cmocka_unit_test(test_reset_and_reuse), cmocka_unit_test(test_drain),
+		cmocka_unit_test(test_drain_idle),	cmocka_unit_test(test_drain_fails),
+		cmocka_unit_test(test_no_timeout),	cmocka_unit_test(test_no_retries),
+		cmocka_unit_test(test_rnr_for_ever),	cmocka_unit_test(test_no_rnr_retries),
+		cmocka_unit_test(test_no_rd_atomic),	cmocka_unit_test(test_access_changes),
 	};
 
 	return cmocka_run_group_tests_name("sim_states", tests, NULL, NULL);

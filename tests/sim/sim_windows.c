@@ -30,8 +30,23 @@ static void test_bound(void **state)
 	}
 }
 
-enum fault { NO_READ, NO_WRITE, NO_ATOMIC, QP_RIGHTS, BEFORE, BEHIND, WRAPS, OLD_TAG, OTHER_PD, UNBOUND, NO_WINDOW,
-	     REGION_GONE, REGION_CHANGED, REGION_MOVED, FAULTS };
+enum fault {
+	NO_READ,
+	NO_WRITE,
+	NO_ATOMIC,
+	QP_RIGHTS,
+	BEFORE,
+	BEHIND,
+	WRAPS,
+	OLD_TAG,
+	OTHER_PD,
+	UNBOUND,
+	NO_WINDOW,
+	REGION_GONE,
+	REGION_CHANGED,
+	REGION_MOVED,
+	FAULTS
+};
 
 static void spoil(struct pair *p, enum fault fault, struct win *w, struct wr *r)
 {
@@ -75,23 +90,28 @@ static void test_refused(void **state)
 		const enum fault fault = i / 2;
 		const struct pair_opt opt = {.access = fault == QP_RIGHTS ? FX_ACC_REMOTE_READ : 0};
 		struct pair *p = start(&opt);
-		uint8_t op = fault == NO_READ ? FX_WR_READ : fault == NO_ATOMIC ? FX_WR_FETCH_ADD : FX_WR_WRITE;
+		uint8_t op = fault == NO_READ	  ? FX_WR_READ
+			     : fault == NO_ATOMIC ? FX_WR_FETCH_ADD
+						  : FX_WR_WRITE;
 		struct win w;
 		struct wr r;
 
 		win_alloc(p, &w, 1 + i % 2, 3);
 		if (fault != UNBOUND)
-			bind_now(p, &w, fault == NO_READ     ? FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_ATOMIC
-					: fault == NO_WRITE  ? FX_ACC_REMOTE_READ | FX_ACC_REMOTE_ATOMIC
-					: fault == NO_ATOMIC ? FX_ACC_REMOTE_READ | FX_ACC_REMOTE_WRITE
-							     : ALL);
+			bind_now(p, &w,
+				 fault == NO_READ     ? FX_ACC_REMOTE_WRITE | FX_ACC_REMOTE_ATOMIC
+				 : fault == NO_WRITE  ? FX_ACC_REMOTE_READ | FX_ACC_REMOTE_ATOMIC
+				 : fault == NO_ATOMIC ? FX_ACC_REMOTE_READ | FX_ACC_REMOTE_WRITE
+						      : ALL);
 		r = through(p, &w, op, 0, 8, 0);
 		spoil(p, fault, &w, &r);
 		qp_post(p->q[0], &r);
 		pair_run(p, 5 * MS);
-		expect_refused(p, fault == NO_READ ? FX_WC_RDMA_READ
-				  : fault == NO_ATOMIC ? FX_WC_FETCH_ADD
-						       : FX_WC_RDMA_WRITE, 0);
+		expect_refused(p,
+			       fault == NO_READ	    ? FX_WC_RDMA_READ
+			       : fault == NO_ATOMIC ? FX_WC_FETCH_ADD
+						    : FX_WC_RDMA_WRITE,
+			       0);
 		pair_check_blank(p, 1, 0, PAIR_MEM);
 		pair_destroy(p);
 	}
@@ -114,7 +134,8 @@ static void test_other_qp(void **state)
 		qp_post(q[0], &r);
 		pair_run(p, 5 * MS);
 		assert_int_equal(p->n[0], 1);
-		assert_int_equal(p->cqe[0][0].status, type == FX_MW_TYPE_1 ? FX_WC_SUCCESS : FX_WC_REM_ACCESS_ERR);
+		assert_int_equal(p->cqe[0][0].status,
+				 type == FX_MW_TYPE_1 ? FX_WC_SUCCESS : FX_WC_REM_ACCESS_ERR);
 		assert_int_equal(pair_counters(p, 1)->rx_remote_access, type == FX_MW_TYPE_2);
 		second_end(q);
 		pair_destroy(p);
@@ -141,8 +162,24 @@ static void test_no_lkey(void **state)
 
 /* ---- binding ---- */
 
-enum bad_bind { B_NO_WINDOW, B_OTHER_PD, B_KEY, B_RIGHTS, B_NO_REGION, B_REGION_PD, B_NOT_BINDABLE, B_READ_ONLY,
-		B_TOO_LOW, B_TOO_LONG, B_WRAPS, B_ZERO_BASED_1, B_EMPTY_2, B_BOUND_2, B_DATA, BAD_BINDS };
+enum bad_bind {
+	B_NO_WINDOW,
+	B_OTHER_PD,
+	B_KEY,
+	B_RIGHTS,
+	B_NO_REGION,
+	B_REGION_PD,
+	B_NOT_BINDABLE,
+	B_READ_ONLY,
+	B_TOO_LOW,
+	B_TOO_LONG,
+	B_WRAPS,
+	B_ZERO_BASED_1,
+	B_EMPTY_2,
+	B_BOUND_2,
+	B_DATA,
+	BAD_BINDS
+};
 
 static void spoil_bind(struct pair *p, enum bad_bind bad, struct win *w, struct fx_bind_slot *b)
 {
@@ -303,14 +340,10 @@ static void test_reset(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_bound),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_other_qp),
-		cmocka_unit_test(test_no_lkey),
-		cmocka_unit_test(test_bad_binds),
-		cmocka_unit_test(test_more_than_the_region),
-		cmocka_unit_test(test_rebind),
-		cmocka_unit_test(test_reset),
+		cmocka_unit_test(test_bound),	  cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_other_qp),  cmocka_unit_test(test_no_lkey),
+		cmocka_unit_test(test_bad_binds), cmocka_unit_test(test_more_than_the_region),
+		cmocka_unit_test(test_rebind),	  cmocka_unit_test(test_reset),
 	};
 
 	return cmocka_run_group_tests_name("sim_windows", tests, NULL, NULL);

@@ -15,8 +15,11 @@ enum {
 	ALL_ACCESS = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ,
 };
 
-static const struct ibv_qp_cap bounce_cap = {
-	.max_send_wr = 16, .max_recv_wr = 16, .max_send_sge = FX_MAX_SGE, .max_recv_sge = 4, .max_inline_data = 8};
+static const struct ibv_qp_cap bounce_cap = {.max_send_wr = 16,
+					     .max_recv_wr = 16,
+					     .max_send_sge = FX_MAX_SGE,
+					     .max_recv_sge = 4,
+					     .max_inline_data = 8};
 
 struct bounced {
 	struct rig r;
@@ -105,23 +108,24 @@ static inline struct entry take_entry(struct bounced *b)
 
 		assert_in_range(len, 0, FX_MAX_INLINE);
 		for (uint32_t i = 0; i < len; i++)
-			e.data[i] = i < FX_SLOT_INLINE
-					    ? ((const uint8_t *)&slot[0].sge)[i]
-					    : ext[1 + (i - FX_SLOT_INLINE) / FX_EXT_DATA]
-						      .data[(i - FX_SLOT_INLINE) % FX_EXT_DATA];
+			e.data[i] = i < FX_SLOT_INLINE ? ((const uint8_t *)&slot[0].sge)[i]
+						       : ext[1 + (i - FX_SLOT_INLINE) / FX_EXT_DATA]
+								 .data[(i - FX_SLOT_INLINE) % FX_EXT_DATA];
 		return e;
 	}
 	assert_in_range(e.head.nsge, 0, FX_MAX_SGE);
 	e.sge[0] = slot[0].sge;
 	for (uint32_t i = 1; i < e.head.nsge; i++)
-		memcpy(&e.sge[i], ext[1 + (i - 1) / FX_EXT_SGES].data + (i - 1) % FX_EXT_SGES * sizeof(e.sge[0]),
+		memcpy(&e.sge[i],
+		       ext[1 + (i - 1) / FX_EXT_SGES].data + (i - 1) % FX_EXT_SGES * sizeof(e.sge[0]),
 		       sizeof(e.sge[0]));
 	return e;
 }
 
 static inline int post(struct bounced *b, enum ibv_wr_opcode op, unsigned flags, struct ibv_sge *sge, int n)
 {
-	struct ibv_send_wr wr = {.wr_id = b->index, .opcode = op, .send_flags = flags, .sg_list = sge, .num_sge = n};
+	struct ibv_send_wr wr = {
+		.wr_id = b->index, .opcode = op, .send_flags = flags, .sg_list = sge, .num_sge = n};
 	struct ibv_send_wr *bad;
 
 	return flexins_post_send(b->r.qp, &wr, &bad);
@@ -145,10 +149,14 @@ static inline struct fx_sge recv_posted(struct bounced *b, struct ibv_sge sge)
 }
 
 /* The core completes a request; -> what is polled for it */
-static inline struct ibv_wc completed(struct bounced *b, uint8_t opcode, uint32_t index, uint8_t status, uint32_t len)
+static inline struct ibv_wc completed(struct bounced *b, uint8_t opcode, uint32_t index, uint8_t status,
+				      uint32_t len)
 {
 	struct fx_cqe c = {.qpn_gen = fx_qpn_gen(b->r.qp->qp_num, (uint8_t)b->r.core->gen[0]),
-			   .index = index, .opcode = opcode, .status = status, .byte_len = len};
+			   .index = index,
+			   .opcode = opcode,
+			   .status = status,
+			   .byte_len = len};
 	struct ibv_wc wc;
 
 	assert_int_equal(fx_cq_push(&b->r.core->cq[0], &c), 0);

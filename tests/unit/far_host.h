@@ -126,8 +126,8 @@ static inline int far_ask(struct far_host *h, void *req, size_t size, unsigned o
 		char bytes[FX_MSG_BYTES];
 	} buf = {0};
 
-	*(struct fx_msg_head *)req =
-		(struct fx_msg_head){.magic = FX_PROTO_MAGIC, .op = (uint16_t)op, .seq = 5, .size = (uint32_t)size};
+	*(struct fx_msg_head *)req = (struct fx_msg_head){
+		.magic = FX_PROTO_MAGIC, .op = (uint16_t)op, .seq = 5, .size = (uint32_t)size};
 	if (send(h->fd, req, size, MSG_NOSIGNAL) != (ssize_t)size || !far_recv(h, &buf))
 		return -EPIPE;
 	FAR_NEED(buf.why.head.op == op && buf.why.head.seq == 5);
@@ -169,8 +169,11 @@ static inline int far_auth(struct far_host *h, pid_t pid)
 
 static inline int far_hello(struct far_host *h, uint64_t arena)
 {
-	struct fx_hello_req req = {
-		.abi = FX_ABI_VERSION, .role = FX_ROLE_HOST, .version = "test", .program = "far", .arena = arena};
+	struct fx_hello_req req = {.abi = FX_ABI_VERSION,
+				   .role = FX_ROLE_HOST,
+				   .version = "test",
+				   .program = "far",
+				   .arena = arena};
 
 	return FAR_ASK(h, FX_MSG_HELLO, &req, &h->hello);
 }
@@ -182,7 +185,8 @@ static inline void far_open(struct far_host *h, const char *ticket)
 	far_ticket(h, ticket);
 	far_connect(h);
 	FAR_NEED(far_auth(h, getpid()) == 0);
-	h->arena = mmap(NULL, h->arena_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	h->arena = mmap(NULL, h->arena_size, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	FAR_NEED(h->arena != MAP_FAILED);
 	FAR_NEED(far_hello(h, (uintptr_t)h->arena) == 0);
 	FAR_NEED(h->hello.remote == 1 && h->hello.page_off && h->hello.have_uffd == 0);
@@ -266,8 +270,11 @@ static inline struct fx_cqe far_completion(struct far_cq *q)
 static inline void far_arm(struct far_host *h, struct far_cq *q, uint32_t n)
 {
 	struct fx_sq_slot e[1] = {{.opcode = FX_WR_ARM}};
-	struct fx_arm_slot arm = {
-		.opcode = FX_WR_ARM, .nslots = 1, .cq = q->handle, .arm = n << 2 | FX_ARM_ANY, .ci = q->rx.ci};
+	struct fx_arm_slot arm = {.opcode = FX_WR_ARM,
+				  .nslots = 1,
+				  .cq = q->handle,
+				  .arm = n << 2 | FX_ARM_ANY,
+				  .ci = q->rx.ci};
 
 	memcpy(e, &arm, sizeof(arm));
 	far_post(h, e);

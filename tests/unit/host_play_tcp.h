@@ -10,9 +10,9 @@
 enum rudeness {
 	RUDE_NOT,
 	RUDE_MAGIC,
-	RUDE_TINY,	/* smaller than a head */
-	RUDE_HUGE,	/* larger than any message */
-	RUDE_CUT,	/* half of it, and then nobody */
+	RUDE_TINY, /* smaller than a head */
+	RUDE_HUGE, /* larger than any message */
+	RUDE_CUT,  /* half of it, and then nobody */
 	RUDE_GONE,
 	RUDE_TWICE,
 	RUDE_OTHER_SEQ, /* an answer to something else before the right one */
@@ -43,9 +43,10 @@ static inline bool core_noise(struct core *c, int conn)
 	for (size_t i = 0; i < n; i++)
 		bytes[i] = (uint8_t)(rand_r(&c->seed) >> 8);
 	if (rand_r(&c->seed) % 2 && n >= sizeof(struct fx_msg_head))
-		*(struct fx_msg_head *)(void *)bytes = (struct fx_msg_head){
-			.magic = FX_PROTO_MAGIC, .op = (uint16_t)(rand_r(&c->seed) % FX_MSG_COUNT),
-			.size = (uint32_t)rand_r(&c->seed) % 2100};
+		*(struct fx_msg_head *)(void *)bytes =
+			(struct fx_msg_head){.magic = FX_PROTO_MAGIC,
+					     .op = (uint16_t)(rand_r(&c->seed) % FX_MSG_COUNT),
+					     .size = (uint32_t)rand_r(&c->seed) % 2100};
 	core_write(conn, bytes, n);
 	return false;
 }
@@ -132,7 +133,8 @@ static inline bool core_serve_tcp(struct core *c, int conn)
 	c->last_conn = conn;
 	if (req.head.op == FX_MSG_HELLO)
 		core_take_arena(c, &req.hello);
-	size = req.head.op == FX_MSG_AUTH ? core_auth(c, &req.authenticate, &rep) : core_answer(c, &req, &rep);
+	size = req.head.op == FX_MSG_AUTH ? core_auth(c, &req.authenticate, &rep)
+					  : core_answer(c, &req, &rep);
 	if (req.head.op == FX_MSG_HELLO && !rep.head.err) {
 		rep.welcome.page_off = CORE_PAGE;
 		rep.welcome.shared_cpus = 1;
@@ -140,8 +142,11 @@ static inline bool core_serve_tcp(struct core *c, int conn)
 		if (c->bend)
 			c->bend(&rep.welcome);
 	}
-	rep.head = (struct fx_msg_head){.magic = FX_PROTO_MAGIC, .op = req.head.op, .seq = req.head.seq,
-					.err = rep.head.err, .size = (uint32_t)size};
+	rep.head = (struct fx_msg_head){.magic = FX_PROTO_MAGIC,
+					.op = req.head.op,
+					.seq = req.head.seq,
+					.err = rep.head.err,
+					.size = (uint32_t)size};
 	return core_reply(c, conn, &rep);
 }
 

@@ -38,7 +38,7 @@ static inline bool pcap_open(struct pcap *c, const char *path)
 	FILE *f = fopen(path, "rb");
 	long size = -1;
 
-	*c = (struct pcap){ .at = PCAP_FILE_HDR };
+	*c = (struct pcap){.at = PCAP_FILE_HDR};
 	if (!f)
 		return false;
 	if (!fseek(f, 0, SEEK_END))

@@ -113,7 +113,8 @@ static void test_atomic(void **state)
 {
 	struct bounced b = bounce_start(&bounce_cap);
 	struct ibv_sge small = sge_of(&b, SLOW_LO, 7);
-	struct entry e = sent(&b, IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_SEND_SIGNALED, sge_of(&b, SLOW_HI - 4, 100));
+	struct entry e =
+		sent(&b, IBV_WR_ATOMIC_FETCH_AND_ADD, IBV_SEND_SIGNALED, sge_of(&b, SLOW_HI - 4, 100));
 
 	(void)state;
 	assert_int_equal(e.head.nsge, 1);
@@ -140,7 +141,8 @@ static void test_unsignaled(void **state)
 		sent(&b, IBV_WR_SEND, IBV_SEND_SIGNALED, sge_of(&b, 0, 1));
 		assert_true(untouched(&b, 0, REGION));
 		assert_int_equal(
-			completed(&b, FX_WC_SEND, b.index - 1, round ? FX_WC_REM_ACCESS_ERR : 0, 0).wr_id, b.index - 1);
+			completed(&b, FX_WC_SEND, b.index - 1, round ? FX_WC_REM_ACCESS_ERR : 0, 0).wr_id,
+			b.index - 1);
 		for (uint32_t i = 0; i < 3; i++)
 			assert_true(holds(b.mem + SLOW_LO + i * 600, 600, i + round));
 		refill(&b);
@@ -364,7 +366,9 @@ static void *core_thread(void *arg)
 	assert_ptr_not_equal(view, MAP_FAILED);
 	for (uint32_t i = 0; i < ROUNDS; i++) {
 		struct fx_cqe c = {.qpn_gen = fx_qpn_gen(b->r.qp->qp_num, CORE_GEN),
-				   .index = i, .opcode = FX_WC_RECV, .byte_len = 4};
+				   .index = i,
+				   .opcode = FX_WC_RECV,
+				   .byte_len = 4};
 		struct fx_sge got[FX_MAX_SGE];
 
 		while (fx_rq_take(&b->r.core->rq[0], got, FX_MAX_SGE) < 0)
@@ -405,13 +409,13 @@ static void test_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_recv),	     cmocka_unit_test(test_recv_imm),
-		cmocka_unit_test(test_mixed),	     cmocka_unit_test(test_read),
-		cmocka_unit_test(test_atomic),	     cmocka_unit_test(test_unsignaled),
-		cmocka_unit_test(test_errors),	     cmocka_unit_test(test_reset),
-		cmocka_unit_test(test_destroy),	     cmocka_unit_test(test_core_gone),
-		cmocka_unit_test(test_exhaustion),   cmocka_unit_test(test_deregistered),
-		cmocka_unit_test(test_unmapped),     cmocka_unit_test(test_unsignaled_fails),
+		cmocka_unit_test(test_recv),	   cmocka_unit_test(test_recv_imm),
+		cmocka_unit_test(test_mixed),	   cmocka_unit_test(test_read),
+		cmocka_unit_test(test_atomic),	   cmocka_unit_test(test_unsignaled),
+		cmocka_unit_test(test_errors),	   cmocka_unit_test(test_reset),
+		cmocka_unit_test(test_destroy),	   cmocka_unit_test(test_core_gone),
+		cmocka_unit_test(test_exhaustion), cmocka_unit_test(test_deregistered),
+		cmocka_unit_test(test_unmapped),   cmocka_unit_test(test_unsignaled_fails),
 		cmocka_unit_test(test_threads),
 	};
 

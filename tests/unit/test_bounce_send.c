@@ -145,10 +145,10 @@ static void test_left_alone(void **state)
 	struct ibv_mr *other, *readonly = flexins_reg_mr(b.r.pd, b.mem, REGION, 0);
 	struct ibv_pd *pd = flexins_alloc_pd(b.r.ctx);
 	struct ibv_sge bad[] = {
-		sge_of(&b, SLOW_LO, 8),	    /* another domain's region: see below */
-		sge_of(&b, SLOW_LO, 8),	    /* a key that nobody has */
-		sge_of(&b, REGION - 4, 8),  /* beyond the end */
-		sge_of(&b, 0, 8),	    /* before the start */
+		sge_of(&b, SLOW_LO, 8),		   /* another domain's region: see below */
+		sge_of(&b, SLOW_LO, 8),		   /* a key that nobody has */
+		sge_of(&b, REGION - 4, 8),	   /* beyond the end */
+		sge_of(&b, 0, 8),		   /* before the start */
 		sge_of(&b, SLOW_LO, POOL_MAX + 1), /* too much */
 	};
 	struct ibv_sge ro = sge_of(&b, SLOW_LO, 600);
@@ -296,7 +296,8 @@ static void test_fence_borrows(void **state)
 static void test_fence_overlaps(void **state)
 {
 	struct bounced b = bounce_start(&bounce_cap);
-	struct ibv_sge land = sge_of(&b, SLOW_LO, 600), over[] = {sge_of(&b, SLOW_LO + 500, 101), sge_of(&b, SLOW_LO - 1, 50)};
+	struct ibv_sge land = sge_of(&b, SLOW_LO, 600),
+		       over[] = {sge_of(&b, SLOW_LO + 500, 101), sge_of(&b, SLOW_LO - 1, 50)};
 	struct ibv_sge beside = sge_of(&b, SLOW_LO + 600, 100);
 	struct entry e;
 
@@ -332,13 +333,13 @@ static void test_fence_newest(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_inline),	     cmocka_unit_test(test_inline_gathers),
-		cmocka_unit_test(test_own_inline),   cmocka_unit_test(test_bounced),
-		cmocka_unit_test(test_parts),	     cmocka_unit_test(test_sixteen),
-		cmocka_unit_test(test_left_alone),   cmocka_unit_test(test_iova),
+		cmocka_unit_test(test_inline),		cmocka_unit_test(test_inline_gathers),
+		cmocka_unit_test(test_own_inline),	cmocka_unit_test(test_bounced),
+		cmocka_unit_test(test_parts),		cmocka_unit_test(test_sixteen),
+		cmocka_unit_test(test_left_alone),	cmocka_unit_test(test_iova),
 		cmocka_unit_test(test_unmapped_source), cmocka_unit_test(test_no_pool),
-		cmocka_unit_test(test_one_pool),     cmocka_unit_test(test_fence_borrows),
-		cmocka_unit_test(test_fence_overlaps), cmocka_unit_test(test_fence_newest),
+		cmocka_unit_test(test_one_pool),	cmocka_unit_test(test_fence_borrows),
+		cmocka_unit_test(test_fence_overlaps),	cmocka_unit_test(test_fence_newest),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

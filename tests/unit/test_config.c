@@ -153,7 +153,8 @@ static void refusals(void **state)
 		{"[core]\nmtus = 1024\n", "[core] mtus", "mtu"},
 		{"[core]\nmtu = 1000\n", "[core] mtu = 1000", "1024"},
 		{"[core]\nmtu = 1024x\n", "[core] mtu = 1024x", "1024"},
-		{"[core]\nready-fd = 1\n", "[core] ready-fd", "linger"}, /* whoever starts it knows, not the file */
+		{"[core]\nready-fd = 1\n", "[core] ready-fd",
+		 "linger"}, /* whoever starts it knows, not the file */
 		{"[core]\nname = ../x\n", "[core] name = ../x", "letters"},
 		{"[core]\nhuge = maybe\n", "[core] huge = maybe", "yes or no"},
 		{"[core]\nmtu = 1024\nmtu = 2048\n", "[core] mtu", "once"},
@@ -192,7 +193,8 @@ static void refusals(void **state)
 		err = fx_config_read(&o, file, why, sizeof(why));
 		if (err != -EINVAL || !strstr(why, file) || !strstr(why, rows[i].where) ||
 		    !strstr(why, rows[i].allowed))
-			fail_msg("row %zu: %d, '%s' lacks '%s' or '%s'", i, err, why, rows[i].where, rows[i].allowed);
+			fail_msg("row %zu: %d, '%s' lacks '%s' or '%s'", i, err, why, rows[i].where,
+				 rows[i].allowed);
 		fx_options_free(&o);
 	}
 	memset(&o, 0, sizeof(o));
@@ -218,8 +220,9 @@ static void nothing_wrong_passes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(nothing_said), cmocka_unit_test(everything_said), cmocka_unit_test(the_example),
-		cmocka_unit_test(the_manual),	cmocka_unit_test(refusals),	cmocka_unit_test(nothing_wrong_passes),
+		cmocka_unit_test(nothing_said), cmocka_unit_test(everything_said),
+		cmocka_unit_test(the_example),	cmocka_unit_test(the_manual),
+		cmocka_unit_test(refusals),	cmocka_unit_test(nothing_wrong_passes),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -7,8 +7,12 @@
 static struct fx_reg_mr_done_rep registered(struct client *c, uint32_t pd, const void *at, uint64_t length,
 					    uint32_t flags)
 {
-	struct fx_reg_mr_req req = {.pd = pd, .access = FX_ACC_LOCAL_WRITE, .addr = (uintptr_t)at, .length = length,
-				    .iova = (uintptr_t)at, .flags = FX_REG_NO_CONVERT | flags};
+	struct fx_reg_mr_req req = {.pd = pd,
+				    .access = FX_ACC_LOCAL_WRITE,
+				    .addr = (uintptr_t)at,
+				    .length = length,
+				    .iova = (uintptr_t)at,
+				    .flags = FX_REG_NO_CONVERT | flags};
 	struct fx_reg_mr_done_req step2 = {0};
 	struct fx_reg_mr_done_rep done;
 	struct fx_reg_mr_rep plan;

@@ -106,15 +106,20 @@ static inline void *play_control(void *arg)
 }
 
 static const struct fx_quota_cfg *play_quota; /* of the next one; NULL: nobody is limited */
-static const struct fx_place_ops *play_place; /* NULL: shared; else with a door for hosts, whose ticket is play.tcp */
+static const struct fx_place_ops
+	*play_place; /* NULL: shared; else with a door for hosts, whose ticket is play.tcp */
 
 static inline int play_start(void **state)
 {
 	static const uint8_t gid[16] = {[10] = 0xff, [11] = 0xff, 192, 0, 2, 7};
 	struct play *p = calloc(1, sizeof(*p));
-	struct fx_control_cfg cfg = {
-		.name = "play", .poll = "adaptive", .dma = "cpu", .workers = 1, .port = &p->port,
-		.quota = play_quota, .place = play_place};
+	struct fx_control_cfg cfg = {.name = "play",
+				     .poll = "adaptive",
+				     .dma = "cpu",
+				     .workers = 1,
+				     .port = &p->port,
+				     .quota = play_quota,
+				     .place = play_place};
 	char why[512] = "";
 
 	p->port = (struct fx_port_info){
@@ -152,8 +157,8 @@ static inline int play_end(void **state)
 	p->stop = true;
 	pthread_join(p->worker, NULL);
 	fx_control_destroy(p->ctl);
-	if (access(p->path, F_OK) == 0 || access(p->ticket, F_OK) == 0 || u.strangers || u.contexts || u.clients || u.mrs ||
-	    u.mws || u.qps || u.cqs || u.channels || u.pds)
+	if (access(p->path, F_OK) == 0 || access(p->ticket, F_OK) == 0 || u.strangers || u.contexts ||
+	    u.clients || u.mrs || u.mws || u.qps || u.cqs || u.channels || u.pds)
 		return -1; /* something was left behind */
 	rmdir(p->dir);
 	free(p);
@@ -310,13 +315,13 @@ static inline void await_empty(const struct play *p, uint32_t clients)
 
 	for (int i = 0; i < PLAY_WAIT_MS; i++) {
 		fx_control_usage(p->ctl, &u);
-		if (u.clients == clients && !u.contexts && !u.pds && !u.channels && !u.cqs && !u.qps && !u.mrs &&
-		    !u.mws)
+		if (u.clients == clients && !u.contexts && !u.pds && !u.channels && !u.cqs && !u.qps &&
+		    !u.mrs && !u.mws)
 			return;
 		play_pause();
 	}
-	fail_msg("left behind: %u clients, %u contexts, %u PDs, %u CQs, %u QPs, %u MRs, %u windows", u.clients,
-		 u.contexts, u.pds, u.cqs, u.qps, u.mrs, u.mws);
+	fail_msg("left behind: %u clients, %u contexts, %u PDs, %u CQs, %u QPs, %u MRs, %u windows",
+		 u.clients, u.contexts, u.pds, u.cqs, u.qps, u.mrs, u.mws);
 }
 
 #endif

@@ -22,8 +22,12 @@ static uint64_t clock_now(void *arg)
 
 static struct fx_dma_engine *make(uint64_t width, uint32_t reorder)
 {
-	struct fx_dma_bus bus = {.latency_ns = LATENCY, .bytes_per_us = width, .reorder_permille = reorder, .seed = 1,
-				 .now = clock_now, .arg = &now};
+	struct fx_dma_bus bus = {.latency_ns = LATENCY,
+				 .bytes_per_us = width,
+				 .reorder_permille = reorder,
+				 .seed = 1,
+				 .now = clock_now,
+				 .arg = &now};
 	struct fx_dma_engine *e = fx_dma_bus_create(fx_dma_cpu_create(DEPTH), DEPTH, &bus);
 
 	assert_non_null(e);
@@ -33,7 +37,10 @@ static struct fx_dma_engine *make(uint64_t width, uint32_t reorder)
 
 static unsigned submit(struct fx_dma_engine *e, uintptr_t cookie, uint32_t len)
 {
-	struct fx_dma d = {.win = win + cookie % DEPTH * 4096, .local = local, .len = len, .to_window = true,
+	struct fx_dma d = {.win = win + cookie % DEPTH * 4096,
+			   .local = local,
+			   .len = len,
+			   .to_window = true,
 			   .cookie = (void *)cookie};
 
 	return e->ops->submit(e, &d, 1);
@@ -66,7 +73,8 @@ static void requests_share_the_width(void **state)
 
 	(void)state;
 	for (int k = 0; k < 2; k++) {
-		uint64_t bytes = DEPTH * (lens[k] + (lens[k] / 256 + 1) * 24), want = LATENCY + bytes * 1000 / WIDTH;
+		uint64_t bytes = DEPTH * (lens[k] + (lens[k] / 256 + 1) * 24),
+			 want = LATENCY + bytes * 1000 / WIDTH;
 		struct fx_dma_engine *e = make(WIDTH, 0);
 		struct fx_dma_done done[DEPTH];
 		uint64_t start = now;

@@ -349,7 +349,8 @@ static void *produce(void *mem)
 	return NULL;
 }
 
-static void move(struct fx_dma_engine *e, const struct app *a, uint64_t off, void *buf, uint32_t len, bool to_window)
+static void move(struct fx_dma_engine *e, const struct app *a, uint64_t off, void *buf, uint32_t len,
+		 bool to_window)
 {
 	struct fx_dma d = slow_copy(a, off, buf, len, to_window);
 	struct fx_dma_done done[1];
@@ -374,7 +375,7 @@ static void entries_are_read_whole(void **state)
 	while (ci < ENTRIES) {
 		move(e, &a, 0, buf, sizeof(buf), false);
 		for (const uint8_t *slot; slot = buf + (ci & ((1u << RING_SHIFT) - 1)) * FX_SLOT_SIZE,
-		     fx_slot_ready(slot, fx_phase(ci, RING_SHIFT)) && ci < ENTRIES;
+					  fx_slot_ready(slot, fx_phase(ci, RING_SHIFT)) && ci < ENTRIES;
 		     ci++)
 			for (int i = 0; i < FX_SLOT_SIZE - 1; i++)
 				assert_int_equal(slot[i], (uint8_t)ci);
@@ -437,7 +438,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(slow_atomics),
 		cmocka_unit_test(entries_are_read_whole),
-		cmocka_unit_test(entries_are_written_whole), cmocka_unit_test(slow_reads_and_writes),
+		cmocka_unit_test(entries_are_written_whole),
+		cmocka_unit_test(slow_reads_and_writes),
 		cmocka_unit_test(slow_is_bounded_and_wakes_up),
 		cmocka_unit_test(slow_refuses_what_it_must),
 		cmocka_unit_test(slow_survives_a_stalled_application),

@@ -387,7 +387,10 @@ static void atomics_are_atomic_to_cpus(void **state)
 	assert_int_equal(pthread_create(&t, NULL, add_too, &word), 0);
 	for (unsigned i = 0; i < ADDS; i++) {
 		struct fx_dma_atomic a = {.swap_add = UINT64_C(1) << 32};
-		struct fx_dma d = {.win = (uint8_t *)&word, .local = (uint8_t *)&a, .len = 8, .to_window = true,
+		struct fx_dma d = {.win = (uint8_t *)&word,
+				   .local = (uint8_t *)&a,
+				   .len = 8,
+				   .to_window = true,
 				   .op = FX_DMA_FETCH_ADD};
 		struct fx_dma_done done[1];
 
@@ -400,7 +403,10 @@ static void atomics_are_atomic_to_cpus(void **state)
 	assert_int_equal(word, (uint64_t)ADDS << 32 | ADDS);
 	for (unsigned i = 0; i < 2; i++) {
 		struct fx_dma_atomic a = {.compare = word, .swap_add = 3};
-		struct fx_dma d = {.win = (uint8_t *)&word + 4, .local = (uint8_t *)&a, .len = 8, .to_window = true,
+		struct fx_dma d = {.win = (uint8_t *)&word + 4,
+				   .local = (uint8_t *)&a,
+				   .len = 8,
+				   .to_window = true,
 				   .op = FX_DMA_COMPARE_SWAP};
 		struct fx_dma_done done[1];
 

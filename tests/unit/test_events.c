@@ -14,12 +14,19 @@
 #include "control/table.h"
 #include "host/host.h"
 
-enum { CQS = 4, CQ_SIZE = 64, ROUNDS = 1500, HANG_S = 50, LINES = 128, EV_QP_FATAL = IBV_EVENT_QP_FATAL,
-       LATE_NS = 20000000 };
+enum {
+	CQS = 4,
+	CQ_SIZE = 64,
+	ROUNDS = 1500,
+	HANG_S = 50,
+	LINES = 128,
+	EV_QP_FATAL = IBV_EVENT_QP_FATAL,
+	LATE_NS = 20000000
+};
 
 /* What the test asks of the worker for one CQ; by the index of its handle. */
 struct line {
-	struct fx_cq *cq; /* the worker's */
+	struct fx_cq *cq;	  /* the worker's */
 	_Atomic uint32_t want;	  /* CQEs to write from now on */
 	_Atomic uint32_t written; /* since the CQ was made */
 	_Atomic uint8_t flags;	  /* of those */
@@ -30,7 +37,7 @@ static struct {
 	struct fx_wctx *wctx; /* the worker's */
 	struct line line[LINES];
 	_Atomic unsigned fired, passed_over;
-	_Atomic bool burst; /* write as fast as there is room, without pauses */
+	_Atomic bool burst;	/* write as fast as there is room, without pauses */
 	_Atomic unsigned async; /* events to tell of `object` */
 	_Atomic bool late;	/* bytes come some time after their records */
 	_Atomic uint64_t object;
@@ -377,7 +384,8 @@ static void what_fires(void **state)
 	assert_int_equal(flexins_req_notify_cq(cq, 1), 0);
 	assert_false(readable(ch->fd, 50)); /* none of them is solicited */
 	assert_int_equal(flexins_req_notify_cq(cq, 0), 0);
-	assert_true(readable(ch->fd, PLAY_WAIT_MS)); /* they were there before, and nobody had consumed them */
+	assert_true(
+		readable(ch->fd, PLAY_WAIT_MS)); /* they were there before, and nobody had consumed them */
 	assert_int_equal(flexins_req_notify_cq(cq, 0), 0);
 	take(ch, cq);
 	assert_false(readable(ch->fd, 50)); /* one event, however often it was armed */
@@ -464,7 +472,8 @@ static void destroy_takes_events_back(void **state)
 		if (round % 3 == 0)
 			pthread_create(&thread, NULL, take_one, ch);
 		else if (round % 3 == 1)
-			take(ch, round % 2 ? goes : stays), flexins_ack_cq_events(round % 2 ? goes : stays, 1);
+			take(ch, round % 2 ? goes : stays),
+				flexins_ack_cq_events(round % 2 ? goes : stays, 1);
 		if (round % 3 == 0) { /* it may have got the one that goes: then it is to be acknowledged */
 			pthread_join(thread, &got);
 			flexins_ack_cq_events(got, 1);
@@ -537,8 +546,8 @@ static void asynchronous_events(void **state)
 {
 	struct ibv_pd *pd = flexins_alloc_pd(ctx);
 	struct ibv_cq *cq = make(NULL);
-	struct ibv_qp_init_attr init = {.send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_RC,
-					.cap = {1, 1, 1, 1, 0}};
+	struct ibv_qp_init_attr init = {
+		.send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_RC, .cap = {1, 1, 1, 1, 0}};
 	struct ibv_async_event event;
 	struct ibv_qp *qp[2];
 
@@ -611,16 +620,11 @@ static void the_end_of_the_core(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(arms_against_a_trickle),
-		TEST(arms_against_bursts),
-		TEST(two_threads_on_a_channel),
-		TEST(what_fires),
-		TEST(without_a_channel),
-		TEST(destroy_waits_for_acknowledgements),
-		TEST(destroy_takes_events_back),
-		TEST(a_byte_after_its_record),
-		TEST(a_cancelled_waiter),
-		TEST(asynchronous_events),
+		TEST(arms_against_a_trickle),	 TEST(arms_against_bursts),
+		TEST(two_threads_on_a_channel),	 TEST(what_fires),
+		TEST(without_a_channel),	 TEST(destroy_waits_for_acknowledgements),
+		TEST(destroy_takes_events_back), TEST(a_byte_after_its_record),
+		TEST(a_cancelled_waiter),	 TEST(asynchronous_events),
 		TEST(the_end_of_the_core),
 	};
 

@@ -263,8 +263,11 @@ static void test_receives(void **state)
 	assert_int_equal(wc[0].wr_id, 201);
 	assert_int_equal(wc[0].opcode, IBV_WC_RECV);
 	/* a key that the peer gave back is a number of this machine's order */
-	c = (struct fx_cqe){.qpn_gen = fx_qpn_gen(r.qp->qp_num, CORE_GEN), .index = 2, .imm = 0x12345678,
-			    .opcode = FX_WC_RECV, .flags = FX_WCF_INV};
+	c = (struct fx_cqe){.qpn_gen = fx_qpn_gen(r.qp->qp_num, CORE_GEN),
+			    .index = 2,
+			    .imm = 0x12345678,
+			    .opcode = FX_WC_RECV,
+			    .flags = FX_WCF_INV};
 	fx_cq_push(&r.core->cq[0], &c);
 	assert_int_equal(rig_poll(&r, 4, wc), 1);
 	assert_int_equal(wc[0].wc_flags, IBV_WC_WITH_INV);
@@ -391,22 +394,14 @@ static void test_table(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_other_abi),
-		cmocka_unit_test(test_other_abi_short),
-		cmocka_unit_test(test_few_fds),
-		cmocka_unit_test(test_no_core),
-		cmocka_unit_test(test_old_page),
-		cmocka_unit_test(test_why_is_fresh),
-		cmocka_unit_test(test_objects),
-		cmocka_unit_test(test_zero_based),
-		cmocka_unit_test(test_modify),
-		cmocka_unit_test(test_unsignaled),
-		cmocka_unit_test(test_receives),
-		cmocka_unit_test(test_not_outstanding),
-		cmocka_unit_test(test_stale_generation),
-		cmocka_unit_test(test_destroyed_qp),
-		cmocka_unit_test(test_laps),
+		cmocka_unit_test(test_refused),		cmocka_unit_test(test_other_abi),
+		cmocka_unit_test(test_other_abi_short), cmocka_unit_test(test_few_fds),
+		cmocka_unit_test(test_no_core),		cmocka_unit_test(test_old_page),
+		cmocka_unit_test(test_why_is_fresh),	cmocka_unit_test(test_objects),
+		cmocka_unit_test(test_zero_based),	cmocka_unit_test(test_modify),
+		cmocka_unit_test(test_unsignaled),	cmocka_unit_test(test_receives),
+		cmocka_unit_test(test_not_outstanding), cmocka_unit_test(test_stale_generation),
+		cmocka_unit_test(test_destroyed_qp),	cmocka_unit_test(test_laps),
 		cmocka_unit_test(test_table),
 	};
 

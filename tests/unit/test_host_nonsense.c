@@ -37,7 +37,8 @@ static int ask_rudely(enum rudeness rude, unsigned seed)
 
 static void nonsense_ends_the_connection(void **state)
 {
-	static const enum rudeness ends[] = {RUDE_MAGIC, RUDE_TINY, RUDE_HUGE, RUDE_CUT, RUDE_GONE, RUDE_WAKE};
+	static const enum rudeness ends[] = {RUDE_MAGIC, RUDE_TINY, RUDE_HUGE,
+					     RUDE_CUT,	 RUDE_GONE, RUDE_WAKE};
 
 	(void)state;
 	for (unsigned i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
@@ -103,8 +104,9 @@ static void a_descriptor(struct fx_hello_rep *r)
 
 static void greetings_that_make_no_sense(void **state)
 {
-	static void (*const bends[])(struct fx_hello_rep *r) = {page_outside, page_beyond,  page_in_the_heap, page_askew,
-								larger_arena, pipe_outside, a_descriptor};
+	static void (*const bends[])(struct fx_hello_rep * r) = {page_outside, page_beyond,  page_in_the_heap,
+								 page_askew,   larger_arena, pipe_outside,
+								 a_descriptor};
 	struct core *c = core_start(6, CORE_POLITE);
 	struct ibv_device **list = flexins_get_device_list(NULL);
 

@@ -143,7 +143,8 @@ static void test_send_inline(void **state)
 static void test_binds(void **state)
 {
 	struct rig r = rig_start(6, &narrow);
-	struct ibv_mw *one = flexins_alloc_mw(r.pd, IBV_MW_TYPE_1), *two = flexins_alloc_mw(r.pd, IBV_MW_TYPE_2);
+	struct ibv_mw *one = flexins_alloc_mw(r.pd, IBV_MW_TYPE_1),
+		      *two = flexins_alloc_mw(r.pd, IBV_MW_TYPE_2);
 	struct ibv_mr mr = {.context = r.ctx, .pd = r.pd};
 	struct ibv_send_wr wr = {.opcode = IBV_WR_BIND_MW, .send_flags = IBV_SEND_INLINE};
 	struct ibv_mw_bind bind = {.bind_info = {.mr = &mr, .length = 1}};

@@ -244,10 +244,15 @@ static void test_local_inv(void **state)
 	rig_end(&r);
 }
 
-static void expect_bind(struct rig *r, uint32_t index, uint8_t flags, uint32_t window, uint32_t rkey, uint64_t length,
-			uint32_t lkey)
+static void expect_bind(struct rig *r, uint32_t index, uint8_t flags, uint32_t window, uint32_t rkey,
+			uint64_t length, uint32_t lkey)
 {
-	struct fixed f = {.opcode = 9, .flags = flags, .nslots = 1, .imm = window, .rkey = rkey, .remote = 0x123456789abc};
+	struct fixed f = {.opcode = 9,
+			  .flags = flags,
+			  .nslots = 1,
+			  .imm = window,
+			  .rkey = rkey,
+			  .remote = 0x123456789abc};
 	uint8_t e[FX_MAX_SQ_SLOTS * 64];
 
 	assert_int_equal(take(r, e), 1);
@@ -289,8 +294,7 @@ static void test_bind(void **state)
 	two->rkey = 0xdead; /* what an application writes there is its own business */
 	wr.bind_mw.mw = two;
 	wr.bind_mw.rkey = rkey + 0x77;
-	wr.bind_mw.bind_info =
-		(struct ibv_mw_bind_info){&mr, 0x123456789abc, 3, IBV_ACCESS_REMOTE_READ};
+	wr.bind_mw.bind_info = (struct ibv_mw_bind_info){&mr, 0x123456789abc, 3, IBV_ACCESS_REMOTE_READ};
 	assert_int_equal(flexins_post_send(r.qp, &wr, &bad), 0);
 	assert_int_equal(two->rkey, 0xdead);
 	expect_bind(&r, 2, 4, rkey, rkey + 0x77, 3, 0x1234);

@@ -44,7 +44,8 @@ static struct {
 static void give(uint32_t qp, bool recv, uint32_t index)
 {
 	struct core *c = t.r.core;
-	struct fx_cqe cqe = {.qpn_gen = fx_qpn_gen(core_qpn(qp + 1), CORE_GEN), .index = index,
+	struct fx_cqe cqe = {.qpn_gen = fx_qpn_gen(core_qpn(qp + 1), CORE_GEN),
+			     .index = index,
 			     .opcode = recv ? FX_WC_RECV : FX_WC_SEND};
 
 	assert_int_equal(fx_cq_push(&c->cq[(recv ? c->made[qp].recv_cq : c->made[qp].send_cq) - 1], &cqe), 0);
@@ -98,7 +99,8 @@ static void *worker(void *arg)
 
 static uint64_t id(const struct thread *me, unsigned queue, bool signaled)
 {
-	return (uint64_t)me->index << 32 | (uint64_t)signaled << 28 | (uint64_t)queue << 24 | me->posted[queue];
+	return (uint64_t)me->index << 32 | (uint64_t)signaled << 28 | (uint64_t)queue << 24 |
+	       me->posted[queue];
 }
 
 static void post(struct thread *me)

@@ -109,10 +109,18 @@ static void on_broken(void *arg, void *owner)
 
 static void rig_start(struct rig *r, uint64_t seed)
 {
-	struct fx_mirror_place at = {.mem = &r->mem, .page = IOVA + PAGE, .pipe = IOVA + PIPE, .event = IOVA + EVENT,
-				     .pipe_shift = PIPE_SHIFT, .event_shift = EVENT_SHIFT};
-	struct fx_mirror_cfg cfg = {.doze_ns = seed % DOZE, .env = {.arg = r, .looked = on_looked, .overrun = on_overrun,
-							     .wake = on_wake, .broken = on_broken}};
+	struct fx_mirror_place at = {.mem = &r->mem,
+				     .page = IOVA + PAGE,
+				     .pipe = IOVA + PIPE,
+				     .event = IOVA + EVENT,
+				     .pipe_shift = PIPE_SHIFT,
+				     .event_shift = EVENT_SHIFT};
+	struct fx_mirror_cfg cfg = {.doze_ns = seed % DOZE,
+				    .env = {.arg = r,
+					    .looked = on_looked,
+					    .overrun = on_overrun,
+					    .wake = on_wake,
+					    .broken = on_broken}};
 
 	memset(host, 0, sizeof(host));
 	*r = (struct rig){.mem = {.iova = IOVA, .length = HOST, .base = host}};
@@ -124,10 +132,13 @@ static void rig_start(struct rig *r, uint64_t seed)
 	r->rq = (struct fx_rq){.shift = RQ_SHIFT, .stride = 1};
 	r->mrq = fx_mirror_rq_new(r->x, IOVA + RQ, &r->rq, r);
 	assert_non_null(r->mrq);
-	r->tx = (struct fx_pipe_tx){.head = (void *)(host + PIPE), .slots = host + PIPE + FX_LINE, .shift = PIPE_SHIFT};
-	r->ev = (struct fx_event_rx){.head = (void *)(host + EVENT), .ring = (void *)(host + EVENT + FX_LINE),
+	r->tx = (struct fx_pipe_tx){
+		.head = (void *)(host + PIPE), .slots = host + PIPE + FX_LINE, .shift = PIPE_SHIFT};
+	r->ev = (struct fx_event_rx){.head = (void *)(host + EVENT),
+				     .ring = (void *)(host + EVENT + FX_LINE),
 				     .shift = EVENT_SHIFT};
-	r->cqx = (struct fx_cq_rx){.head = (void *)(host + CQ), .ring = (void *)(host + CQ + FX_LINE), .shift = CQ_SHIFT};
+	r->cqx = (struct fx_cq_rx){
+		.head = (void *)(host + CQ), .ring = (void *)(host + CQ + FX_LINE), .shift = CQ_SHIFT};
 	r->rqx = (struct fx_rq){.slots = host + RQ, .shift = RQ_SHIFT, .stride = 1};
 	fx_mirror_attach(r->m, r->x, r->now);
 }

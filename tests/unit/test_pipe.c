@@ -308,9 +308,9 @@ enum { ARM_STEPS = 20000, ARM_SHIFT = 4, PAST = 64 };
 /* Arms on their way through a pipe that delays them, CQEs at any moment, and what has to come of it. */
 struct arms {
 	struct cq q;
-	bool loud[PAST];		 /* of the CQEs written last */
-	uint32_t arm[PAST], ci[PAST];	 /* under way, or arrived for this sequence */
-	unsigned head, arrived, tail;	 /* of those: under way from `arrived` on */
+	bool loud[PAST];	      /* of the CQEs written last */
+	uint32_t arm[PAST], ci[PAST]; /* under way, or arrived for this sequence */
+	unsigned head, arrived, tail; /* of those: under way from `arrived` on */
 	uint32_t seq, known;
 	bool fired;
 };
@@ -326,7 +326,8 @@ static bool must_fire(const struct arms *a)
 
 static void arms_write(struct arms *a, uint64_t r)
 {
-	struct fx_cqe c = {.flags = r % 3 ? 0 : FX_WCF_SOLICITED, .status = r % 7 ? FX_WC_SUCCESS : FX_WC_WR_FLUSH_ERR};
+	struct fx_cqe c = {.flags = r % 3 ? 0 : FX_WCF_SOLICITED,
+			   .status = r % 7 ? FX_WC_SUCCESS : FX_WC_WR_FLUSH_ERR};
 
 	a->q.mem.cq_head.ci = a->q.core.pi; /* whether there is room is another test's */
 	a->loud[a->q.core.pi % PAST] = c.flags || c.status;
@@ -441,7 +442,8 @@ static void test_events(void **state)
 			assert_int_equal(fx_event_put(&tx, &(struct fx_event){.cookie = put}, SIZE), room);
 			put += room;
 		}
-		assert_int_equal(fx_event_put(&tx, &(struct fx_event){.cookie = put}, SIZE / 2), put - got < SIZE / 2);
+		assert_int_equal(fx_event_put(&tx, &(struct fx_event){.cookie = put}, SIZE / 2),
+				 put - got < SIZE / 2);
 		put += put - got < SIZE / 2;
 		for (n = mix(put) % (SIZE + 1); n && got < put; n--, got++) {
 			assert_true(fx_event_take(&rx, &e));

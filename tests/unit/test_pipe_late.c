@@ -34,7 +34,8 @@ static uint32_t late_slots(uint64_t m, unsigned shift)
 /* One of the slots that are written and not visible becomes so. */
 static void late_arrive(struct late *l, uint64_t r, uint32_t from)
 {
-	uint32_t mask = (1u << l->p.shift) - 1, pending = l->p.tx.pi - from, i = from + (uint32_t)r % (pending + !pending);
+	uint32_t mask = (1u << l->p.shift) - 1, pending = l->p.tx.pi - from,
+		 i = from + (uint32_t)r % (pending + !pending);
 
 	if (!pending || l->seen[i & mask] == i + 1)
 		return;

@@ -336,7 +336,8 @@ static void post_some(void)
 {
 	struct fx_sq_slot e = {.opcode = FX_WR_SEND, .nslots = 1};
 
-	for (uint64_t n = 1 + mix(mt.posted) % 20; n && mt.posted < REQUESTS && mt.posted - mt.done < 1 << CQ_SHIFT; n--) {
+	for (uint64_t n = 1 + mix(mt.posted) % 20;
+	     n && mt.posted < REQUESTS && mt.posted - mt.done < 1 << CQ_SHIFT; n--) {
 		put(&e);
 		mt.posted++;
 	}

@@ -47,8 +47,11 @@ static uint32_t pd_of(struct client *c)
 
 static int plan_mr(struct client *c, uint32_t pd, uint64_t length, uint32_t *mr)
 {
-	struct fx_reg_mr_req req = {.pd = pd, .addr = (uintptr_t)memory, .length = length,
-				    .iova = (uintptr_t)memory, .flags = FX_REG_NO_CONVERT};
+	struct fx_reg_mr_req req = {.pd = pd,
+				    .addr = (uintptr_t)memory,
+				    .length = length,
+				    .iova = (uintptr_t)memory,
+				    .flags = FX_REG_NO_CONVERT};
 	struct fx_reg_mr_rep rep = {0};
 	int err = ASK(c, FX_MSG_REG_MR, &req, &rep);
 
@@ -87,7 +90,8 @@ static int alloc_mw(struct client *c, uint32_t pd, uint32_t *handle)
 }
 
 /* One of each kind, by the handle that ends it. `n` only matters for what is counted in something else. */
-static int make(struct client *c, enum fx_quota_kind k, uint32_t n, uint32_t pd, uint32_t cq, uint32_t *handle)
+static int make(struct client *c, enum fx_quota_kind k, uint32_t n, uint32_t pd, uint32_t cq,
+		uint32_t *handle)
 {
 	switch (k) {
 	case FX_QUOTA_pds:
@@ -110,9 +114,9 @@ static int make(struct client *c, enum fx_quota_kind k, uint32_t n, uint32_t pd,
 static void end(struct client *c, enum fx_quota_kind k, uint32_t handle)
 {
 	static const uint16_t ops[FX_QUOTA_KINDS] = {
-		[FX_QUOTA_pds] = FX_MSG_DEALLOC_PD,	 [FX_QUOTA_channels] = FX_MSG_DESTROY_CHANNEL,
-		[FX_QUOTA_cqs] = FX_MSG_DESTROY_CQ,	 [FX_QUOTA_mrs] = FX_MSG_DEREG_MR,
-		[FX_QUOTA_mr_bytes] = FX_MSG_DEREG_MR,	 [FX_QUOTA_mws] = FX_MSG_DEALLOC_MW,
+		[FX_QUOTA_pds] = FX_MSG_DEALLOC_PD,    [FX_QUOTA_channels] = FX_MSG_DESTROY_CHANNEL,
+		[FX_QUOTA_cqs] = FX_MSG_DESTROY_CQ,    [FX_QUOTA_mrs] = FX_MSG_DEREG_MR,
+		[FX_QUOTA_mr_bytes] = FX_MSG_DEREG_MR, [FX_QUOTA_mws] = FX_MSG_DEALLOC_MW,
 	};
 
 	if (ops[k])
@@ -146,7 +150,8 @@ static void four_of(enum fx_quota_kind k)
 	c = join(p);
 	pd = pd_of(&c);
 	assert_int_equal(make_cq(&c, c.hello.heap_off, 4, &cq), 0);
-	snprintf(text, sizeof(text), "has %u of %u %s", 4 * each + own, 4 * each + own, fx_quota_info[k].name);
+	snprintf(text, sizeof(text), "has %u of %u %s", 4 * each + own, 4 * each + own,
+		 fx_quota_info[k].name);
 	for (int round = 0; round < 3; round++) {
 		uint32_t other;
 
@@ -397,10 +402,14 @@ static void full_and_resting(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(each_kind),	   cmocka_unit_test(failures_count_nothing),
-		cmocka_unit_test(contexts),	   cmocka_unit_test(connections),
-		cmocka_unit_test(limits_of_the_device), cmocka_unit_test(many_users),
-		cmocka_unit_test(who_is_limited),  cmocka_unit_test(full_and_resting),
+		cmocka_unit_test(each_kind),
+		cmocka_unit_test(failures_count_nothing),
+		cmocka_unit_test(contexts),
+		cmocka_unit_test(connections),
+		cmocka_unit_test(limits_of_the_device),
+		cmocka_unit_test(many_users),
+		cmocka_unit_test(who_is_limited),
+		cmocka_unit_test(full_and_resting),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -108,7 +108,8 @@ static void stale_ranges_go(void **state)
 
 		fx_ranges_add((uintptr_t)p, PAGE, (uint32_t)i & 15);
 		munmap(p, PAGE);
-		mmap(p, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0); /* another address next time */
+		mmap(p, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+		     0); /* another address next time */
 	}
 	assert_true(fx_ranges_count() < 1000);
 	assert_true(fx_ranges_any((uintptr_t)kept, 1));

@@ -129,7 +129,8 @@ static void on_command(struct fx_cmd *cmd)
 static void echo(const struct fx_sq_slot *e)
 {
 	struct fx_cqe c = {.index = e->index, .imm = e->imm};
-	struct fx_event ev = {.kind = FX_EV_CQ, .object = k.cq->handle, .cookie = k.cq->cookie, .index = k.cq->pi};
+	struct fx_event ev = {
+		.kind = FX_EV_CQ, .object = k.cq->handle, .cookie = k.cq->cookie, .index = k.cq->pi};
 
 	if (e->opcode != FX_WR_ARM) {
 		fx_cq_push(k.cq, &c);
@@ -341,8 +342,9 @@ static void memory_that_goes(void **state)
 			munmap(h.arena, h.arena_size);
 			h.arena = NULL;
 			/* what it dozes over is noticed when it looks */
-			send(h.fd, &(struct fx_msg_head){.magic = FX_PROTO_MAGIC, .op = FX_MSG_KICK, .size = 16}, 16,
-			     MSG_NOSIGNAL);
+			send(h.fd,
+			     &(struct fx_msg_head){.magic = FX_PROTO_MAGIC, .op = FX_MSG_KICK, .size = 16},
+			     16, MSG_NOSIGNAL);
 			assert_int_equal(far_recv(&h, buf), 0);
 		}
 		far_close(&h);

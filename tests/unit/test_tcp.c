@@ -63,8 +63,16 @@ static void the_ticket(void **state)
 
 static void places_to_listen_at(void **state)
 {
-	static const char *const wrong[] = {"", "localhost", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:-1", "127.0.0.1:65536",
-					    "127.0.0.1:80 ", "127.0.0.1:99999999", "::1", "300.0.0.1:80"};
+	static const char *const wrong[] = {"",
+					    "localhost",
+					    "127.0.0.1:",
+					    "127.0.0.1:x",
+					    "127.0.0.1:-1",
+					    "127.0.0.1:65536",
+					    "127.0.0.1:80 ",
+					    "127.0.0.1:99999999",
+					    "::1",
+					    "300.0.0.1:80"};
 	struct play *p = *state;
 	struct fx_control_cfg cfg = {.name = "second", .workers = 1, .port = &p->port, .poll = "", .dma = ""};
 	char why[512] = "", path[128];
@@ -74,10 +82,12 @@ static void places_to_listen_at(void **state)
 	assert_non_null(second);
 	snprintf(path, sizeof(path), "%s/second.tcp", p->dir);
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-		assert_int_equal(fx_control_listen_tcp(second, wrong[i], path, 0600, why, sizeof(why)), -EINVAL);
+		assert_int_equal(fx_control_listen_tcp(second, wrong[i], path, 0600, why, sizeof(why)),
+				 -EINVAL);
 		assert_non_null(strstr(why, "ADDRESS:PORT"));
 	}
-	assert_true(fx_control_listen_tcp(second, "192.0.2.99:80", path, 0600, why, sizeof(why)) < 0); /* not ours */
+	assert_true(fx_control_listen_tcp(second, "192.0.2.99:80", path, 0600, why, sizeof(why)) <
+		    0); /* not ours */
 	assert_non_null(strstr(why, "192.0.2.99"));
 	assert_true(access(path, F_OK) < 0);
 	assert_int_equal(fx_control_listen_tcp(second, "127.0.0.2", path, 0644, why, sizeof(why)), 0);
@@ -143,7 +153,8 @@ static void nothing_before_the_token(void **state)
 			continue;
 		}
 		if (op == FX_MSG_KICK) { /* which has no answer */
-			req.head = (struct fx_msg_head){.magic = FX_PROTO_MAGIC, .op = FX_MSG_KICK, .size = sizeof(req)};
+			req.head = (struct fx_msg_head){
+				.magic = FX_PROTO_MAGIC, .op = FX_MSG_KICK, .size = sizeof(req)};
 			assert_int_equal(send(h.fd, &req, sizeof(req), 0), sizeof(req));
 		} else {
 			assert_int_equal(far_ask(&h, &req, sizeof(req), op, NULL, 0), -EPROTO);
@@ -217,9 +228,11 @@ static void garbage(void **state)
 
 	srand(3);
 	for (int i = 0; i < 300; i++) {
-		size_t len = sizeof(struct fx_msg_head) + (size_t)rand() % (sizeof(buf) - sizeof(struct fx_msg_head));
+		size_t len = sizeof(struct fx_msg_head) +
+			     (size_t)rand() % (sizeof(buf) - sizeof(struct fx_msg_head));
 		struct far_host h = stranger(p);
-		struct fx_msg_head head = {.magic = FX_PROTO_MAGIC, .op = (uint16_t)(rand() % 25), .size = (uint32_t)len};
+		struct fx_msg_head head = {
+			.magic = FX_PROTO_MAGIC, .op = (uint16_t)(rand() % 25), .size = (uint32_t)len};
 		bool known = i % 3 == 2;
 
 		for (size_t k = 0; k < len; k++)
@@ -227,7 +240,8 @@ static void garbage(void **state)
 		if (i % 3)
 			memcpy(buf, &head, sizeof(head));
 		if (i % 6 == 1) /* a length that cannot be */
-			((struct fx_msg_head *)(void *)buf)->size = (uint32_t[]){0, 15, FX_MSG_BYTES + 1, UINT32_MAX}[i / 6 % 4];
+			((struct fx_msg_head *)(void *)buf)->size =
+				(uint32_t[]){0, 15, FX_MSG_BYTES + 1, UINT32_MAX}[i / 6 % 4];
 		if (known)
 			assert_int_equal(far_auth(&h, getpid()), 0);
 		assert_true(send(h.fd, buf, len, MSG_NOSIGNAL) > 0);
@@ -267,7 +281,8 @@ static void pieces(void **state)
 	far_open(&h, p->ticket);
 	for (uint32_t i = 0; i < 2; i++) {
 		struct fx_handle_req req[2] = {
-			{.head = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_QUERY_PORT, .size = sizeof(req[0])}, .handle = 1},
+			{.head = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_QUERY_PORT, .size = sizeof(req[0])},
+			 .handle = 1},
 			{.head = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_ALLOC_PD, .size = sizeof(req[0])}},
 		};
 
@@ -287,8 +302,8 @@ static void one_request_at_a_time(void **state)
 	struct play *p = *state;
 	struct far_host h;
 	struct fx_msg_head kick = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_KICK, .size = sizeof(kick)};
-	struct fx_create_cq_req cq = {.head = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_CREATE_CQ, .size = sizeof(cq)},
-				      .shift = 2};
+	struct fx_create_cq_req cq = {
+		.head = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_CREATE_CQ, .size = sizeof(cq)}, .shift = 2};
 	char buf[FX_MSG_BYTES];
 
 	far_open(&h, p->ticket);

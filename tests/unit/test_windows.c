@@ -205,14 +205,21 @@ static int backing_taken_away(int sock)
 	check_word(sock, &g, buf + PAGE);
 	dereg(sock, &other);
 	/* what was read from there on the way to another region has failed as well */
-	CHECK(!ftruncate(mem, 8 * PAGE) && reg(sock, &other, mine, 8 * PAGE, RW, 0) == 0 && as_shared(&other));
+	CHECK(!ftruncate(mem, 8 * PAGE) && reg(sock, &other, mine, 8 * PAGE, RW, 0) == 0 &&
+	      as_shared(&other));
 	check_word(sock, &other, mine + PAGE);
 	CHECK(!ftruncate(mem, 0));
-	r = ask(sock, (struct request){.ask = ASK_CARRY, .mr = other.plan.mr, .addr = (uintptr_t)mine + PAGE,
-				       .value = g.plan.mr, .length = (uintptr_t)buf});
+	r = ask(sock, (struct request){.ask = ASK_CARRY,
+				       .mr = other.plan.mr,
+				       .addr = (uintptr_t)mine + PAGE,
+				       .value = g.plan.mr,
+				       .length = (uintptr_t)buf});
 	CHECK(r.err == -EFAULT && (geteuid() || r.poisoned));
-	r = ask(sock, (struct request){.ask = ASK_CARRY, .mr = g.plan.mr, .addr = (uintptr_t)buf + PAGE,
-				       .value = g.plan.mr, .length = (uintptr_t)buf});
+	r = ask(sock, (struct request){.ask = ASK_CARRY,
+				       .mr = g.plan.mr,
+				       .addr = (uintptr_t)buf + PAGE,
+				       .value = g.plan.mr,
+				       .length = (uintptr_t)buf});
 	CHECK(r.err == 0);
 	dereg(sock, &other);
 	return 0;

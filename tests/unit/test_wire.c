@@ -50,13 +50,13 @@ static void opcode_rows(void **state)
 	static const struct {
 		uint32_t flag, len;
 	} hdr[] = {
-		{ FX_OPF_IMM, 4 },     { FX_OPF_INV, 4 },  { FX_OPF_RETH, 16 },
-		{ FX_OPF_AETH, 4 },    { FX_OPF_DETH, 8 }, { FX_OPF_ATOMICETH, 28 },
-		{ FX_OPF_XRCETH, 4 },  { FX_OPF_CNP, 16 }, { FX_OPF_ATOMICACKETH, 8 },
+		{FX_OPF_IMM, 4},    {FX_OPF_INV, 4},  {FX_OPF_RETH, 16},
+		{FX_OPF_AETH, 4},   {FX_OPF_DETH, 8}, {FX_OPF_ATOMICETH, 28},
+		{FX_OPF_XRCETH, 4}, {FX_OPF_CNP, 16}, {FX_OPF_ATOMICACKETH, 8},
 	};
-	static const char *const prefix[8] = { "RC_", "UC_", "RD_", "UD_", "CNP", "XRC_", "?", "?" };
-	static const int want[8] = { 23, 12, 0, 2, 1, 23, 0, 0 };
-	int rows[8] = { 0 };
+	static const char *const prefix[8] = {"RC_", "UC_", "RD_", "UD_", "CNP", "XRC_", "?", "?"};
+	static const int want[8] = {23, 12, 0, 2, 1, 23, 0, 0};
+	int rows[8] = {0};
 
 	(void)state;
 	for (int i = 0; i < 256; i++) {
@@ -85,15 +85,23 @@ static void opcode_numbers(void **state)
 		uint8_t op, len;
 		const char *name;
 	} known[] = {
-		{ 0x00, 0, "RC_SEND_FIRST" },	     { 0x03, 4, "RC_SEND_LAST_IMM" },
-		{ 0x0a, 16, "RC_WRITE_ONLY" },	     { 0x0b, 20, "RC_WRITE_ONLY_IMM" },
-		{ 0x0c, 16, "RC_READ_REQUEST" },     { 0x0e, 0, "RC_READ_RESP_MIDDLE" },
-		{ 0x11, 4, "RC_ACKNOWLEDGE" },	     { 0x12, 12, "RC_ATOMIC_ACKNOWLEDGE" },
-		{ 0x13, 28, "RC_COMPARE_SWAP" },     { 0x14, 28, "RC_FETCH_ADD" },
-		{ 0x17, 4, "RC_SEND_ONLY_INV" },     { 0x26, 16, "UC_WRITE_FIRST" },
-		{ 0x64, 8, "UD_SEND_ONLY" },	     { 0x65, 12, "UD_SEND_ONLY_IMM" },
-		{ 0xa1, 4, "XRC_SEND_MIDDLE" },	     { 0xb3, 32, "XRC_COMPARE_SWAP" },
-		{ 0x81, 16, "CNP" },
+		{0x00, 0, "RC_SEND_FIRST"},
+		{0x03, 4, "RC_SEND_LAST_IMM"},
+		{0x0a, 16, "RC_WRITE_ONLY"},
+		{0x0b, 20, "RC_WRITE_ONLY_IMM"},
+		{0x0c, 16, "RC_READ_REQUEST"},
+		{0x0e, 0, "RC_READ_RESP_MIDDLE"},
+		{0x11, 4, "RC_ACKNOWLEDGE"},
+		{0x12, 12, "RC_ATOMIC_ACKNOWLEDGE"},
+		{0x13, 28, "RC_COMPARE_SWAP"},
+		{0x14, 28, "RC_FETCH_ADD"},
+		{0x17, 4, "RC_SEND_ONLY_INV"},
+		{0x26, 16, "UC_WRITE_FIRST"},
+		{0x64, 8, "UD_SEND_ONLY"},
+		{0x65, 12, "UD_SEND_ONLY_IMM"},
+		{0xa1, 4, "XRC_SEND_MIDDLE"},
+		{0xb3, 32, "XRC_COMPARE_SWAP"},
+		{0x81, 16, "CNP"},
 	};
 
 	(void)state;
@@ -109,10 +117,9 @@ static void opcode_numbers(void **state)
 
 static void drop_names(void **state)
 {
-	static const char *const token[FX_DROPS] = {
-		"NONE",
+	static const char *const token[FX_DROPS] = {"NONE",
 #define X(name, text) #name,
-		FX_DROP_LIST(X)
+						    FX_DROP_LIST(X)
 #undef X
 	};
 
@@ -139,15 +146,27 @@ static void psn_circle(void **state)
 static void bth_known_bytes(void **state)
 {
 	static const uint8_t wire[] = {
-		0x0b, 0xf0, 0x12, 0x34, 0xc0, 0xab, 0xcd, 0xef, 0x80, 1,  2,  3,		/* BTH */
+		0x0b, 0xf0, 0x12, 0x34, 0xc0, 0xab, 0xcd, 0xef, 0x80, 1,  2,  3,		  /* BTH */
 		1,    2,    3,	  4,	5,    6,    7,	  8,	9,    10, 11, 12, 13, 14, 15, 16, /* RETH */
-		0xde, 0xad, 0xbe, 0xef,							/* immediate */
+		0xde, 0xad, 0xbe, 0xef, /* immediate */
 	};
-	struct fx_bth want = {
-		.opcode = 0x0b, .se = true, .migreq = true, .pad = 3, .pkey = 0x1234,
-		.fecn = true, .becn = true, .dqpn = 0xabcdef, .ackreq = true, .psn = 0x010203,
-		.reth = { .va = 0x0102030405060708, .rkey = 0x090a0b0c, .length = 0x0d0e0f10 },
-	}, got;
+	struct fx_bth want =
+			      {
+				      .opcode = 0x0b,
+				      .se = true,
+				      .migreq = true,
+				      .pad = 3,
+				      .pkey = 0x1234,
+				      .fecn = true,
+				      .becn = true,
+				      .dqpn = 0xabcdef,
+				      .ackreq = true,
+				      .psn = 0x010203,
+				      .reth = {.va = 0x0102030405060708,
+					       .rkey = 0x090a0b0c,
+					       .length = 0x0d0e0f10},
+			      },
+		      got;
 	uint8_t out[FX_HDR_MAX];
 	uint32_t len;
 
@@ -196,7 +215,7 @@ static void bth_every_opcode(void **state)
 
 static void bth_malformed(void **state)
 {
-	uint8_t wire[FX_HDR_MAX] = { 0 };
+	uint8_t wire[FX_HDR_MAX] = {0};
 	struct fx_bth got;
 	uint32_t len;
 
@@ -271,48 +290,48 @@ struct mutation {
 
 /* Each changes one field of a good frame with 64 bytes behind UDP; the IPv4 checksum is made right again. */
 static const struct mutation mutations[] = {
-	{ "v4 untouched", 4, 8, 1, 64, FX_DROP_NONE },
-	{ "v6 untouched", 6, 7, 1, 64, FX_DROP_NONE },
-	{ "v4 reserved flag is ignored", 4, 6, 2, 0xc000, FX_DROP_NONE },
-	{ "v4 zero UDP checksum", 4, 26, 2, 0, FX_DROP_NONE },
-	{ "v4 version 6", 4, 0, 1, 0x65, FX_DROP_BAD_IP },
-	{ "v4 version 0", 4, 0, 1, 0x05, FX_DROP_BAD_IP },
-	{ "v4 header of 4 words", 4, 0, 1, 0x44, FX_DROP_BAD_IP },
-	{ "v4 options", 4, 0, 1, 0x46, FX_DROP_BAD_IP },
-	{ "v4 most options", 4, 0, 1, 0x4f, FX_DROP_BAD_IP },
-	{ "v4 length 0", 4, 2, 2, 0, FX_DROP_BAD_IP },
-	{ "v4 length inside its header", 4, 2, 2, 19, FX_DROP_BAD_IP },
-	{ "v4 length without UDP", 4, 2, 2, 20, FX_DROP_BAD_UDP_LEN },
-	{ "v4 length beside UDP's", 4, 2, 2, 91, FX_DROP_BAD_UDP_LEN },
-	{ "v4 length past the frame", 4, 2, 2, 93, FX_DROP_BAD_IP },
-	{ "v4 longest length", 4, 2, 2, 0xffff, FX_DROP_BAD_IP },
-	{ "v4 more fragments", 4, 6, 2, 0x2000, FX_DROP_FRAGMENT },
-	{ "v4 last fragment", 4, 6, 2, 0x0001, FX_DROP_FRAGMENT },
-	{ "v4 far fragment", 4, 6, 2, 0x5000, FX_DROP_FRAGMENT },
-	{ "v4 TCP", 4, 9, 1, 6, FX_DROP_NOT_UDP },
-	{ "v6 version 4", 6, 0, 1, 0x45, FX_DROP_BAD_IP },
-	{ "v6 length 0", 6, 4, 2, 0, FX_DROP_BAD_UDP_LEN },
-	{ "v6 length beside UDP's", 6, 4, 2, 71, FX_DROP_BAD_UDP_LEN },
-	{ "v6 length past the frame", 6, 4, 2, 73, FX_DROP_BAD_IP },
-	{ "v6 fragment header", 6, 6, 1, 44, FX_DROP_FRAGMENT },
-	{ "v6 hop-by-hop header", 6, 6, 1, 0, FX_DROP_NOT_UDP },
-	{ "v6 destination options", 6, 6, 1, 60, FX_DROP_NOT_UDP },
-	{ "v4 other port", 4, 22, 2, 4790, FX_DROP_NOT_ROCE },
-	{ "v6 other port", 6, 42, 2, 4792, FX_DROP_NOT_ROCE },
-	{ "v4 UDP length 0", 4, 24, 2, 0, FX_DROP_BAD_UDP_LEN },
-	{ "v4 UDP length short by one", 4, 24, 2, 71, FX_DROP_BAD_UDP_LEN },
-	{ "v4 UDP length long by one", 4, 24, 2, 73, FX_DROP_BAD_UDP_LEN },
-	{ "v6 UDP length long by one", 6, 44, 2, 73, FX_DROP_BAD_UDP_LEN },
-	{ "v4 type ARP", 4, -2, 2, 0x0806, FX_DROP_NOT_IP },
-	{ "v4 type IPv6", 4, -2, 2, 0x86dd, FX_DROP_BAD_IP },
-	{ "v6 type IPv4", 6, -2, 2, 0x0800, FX_DROP_BAD_IP },
-	{ "v6 type provider tag", 6, -2, 2, 0x88a8, FX_DROP_NOT_IP },
+	{"v4 untouched", 4, 8, 1, 64, FX_DROP_NONE},
+	{"v6 untouched", 6, 7, 1, 64, FX_DROP_NONE},
+	{"v4 reserved flag is ignored", 4, 6, 2, 0xc000, FX_DROP_NONE},
+	{"v4 zero UDP checksum", 4, 26, 2, 0, FX_DROP_NONE},
+	{"v4 version 6", 4, 0, 1, 0x65, FX_DROP_BAD_IP},
+	{"v4 version 0", 4, 0, 1, 0x05, FX_DROP_BAD_IP},
+	{"v4 header of 4 words", 4, 0, 1, 0x44, FX_DROP_BAD_IP},
+	{"v4 options", 4, 0, 1, 0x46, FX_DROP_BAD_IP},
+	{"v4 most options", 4, 0, 1, 0x4f, FX_DROP_BAD_IP},
+	{"v4 length 0", 4, 2, 2, 0, FX_DROP_BAD_IP},
+	{"v4 length inside its header", 4, 2, 2, 19, FX_DROP_BAD_IP},
+	{"v4 length without UDP", 4, 2, 2, 20, FX_DROP_BAD_UDP_LEN},
+	{"v4 length beside UDP's", 4, 2, 2, 91, FX_DROP_BAD_UDP_LEN},
+	{"v4 length past the frame", 4, 2, 2, 93, FX_DROP_BAD_IP},
+	{"v4 longest length", 4, 2, 2, 0xffff, FX_DROP_BAD_IP},
+	{"v4 more fragments", 4, 6, 2, 0x2000, FX_DROP_FRAGMENT},
+	{"v4 last fragment", 4, 6, 2, 0x0001, FX_DROP_FRAGMENT},
+	{"v4 far fragment", 4, 6, 2, 0x5000, FX_DROP_FRAGMENT},
+	{"v4 TCP", 4, 9, 1, 6, FX_DROP_NOT_UDP},
+	{"v6 version 4", 6, 0, 1, 0x45, FX_DROP_BAD_IP},
+	{"v6 length 0", 6, 4, 2, 0, FX_DROP_BAD_UDP_LEN},
+	{"v6 length beside UDP's", 6, 4, 2, 71, FX_DROP_BAD_UDP_LEN},
+	{"v6 length past the frame", 6, 4, 2, 73, FX_DROP_BAD_IP},
+	{"v6 fragment header", 6, 6, 1, 44, FX_DROP_FRAGMENT},
+	{"v6 hop-by-hop header", 6, 6, 1, 0, FX_DROP_NOT_UDP},
+	{"v6 destination options", 6, 6, 1, 60, FX_DROP_NOT_UDP},
+	{"v4 other port", 4, 22, 2, 4790, FX_DROP_NOT_ROCE},
+	{"v6 other port", 6, 42, 2, 4792, FX_DROP_NOT_ROCE},
+	{"v4 UDP length 0", 4, 24, 2, 0, FX_DROP_BAD_UDP_LEN},
+	{"v4 UDP length short by one", 4, 24, 2, 71, FX_DROP_BAD_UDP_LEN},
+	{"v4 UDP length long by one", 4, 24, 2, 73, FX_DROP_BAD_UDP_LEN},
+	{"v6 UDP length long by one", 6, 44, 2, 73, FX_DROP_BAD_UDP_LEN},
+	{"v4 type ARP", 4, -2, 2, 0x0806, FX_DROP_NOT_IP},
+	{"v4 type IPv6", 4, -2, 2, 0x86dd, FX_DROP_BAD_IP},
+	{"v6 type IPv4", 6, -2, 2, 0x0800, FX_DROP_BAD_IP},
+	{"v6 type provider tag", 6, -2, 2, 0x88a8, FX_DROP_NOT_IP},
 };
 
 static void l3_malformed(void **state)
 {
 	enum { PAY = 64 };
-	uint8_t f[FX_L3_MAX + PAY] = { 0 };
+	uint8_t f[FX_L3_MAX + PAY] = {0};
 
 	(void)state;
 	for (size_t i = 0; i < 2 * sizeof(mutations) / sizeof(mutations[0]); i++) {
@@ -336,7 +355,7 @@ static void l3_malformed(void **state)
 static void l3_truncated(void **state)
 {
 	enum { PAY = 64 };
-	uint8_t f[FX_L3_MAX + PAY] = { 0 };
+	uint8_t f[FX_L3_MAX + PAY] = {0};
 	uint32_t off, end;
 
 	(void)state;
@@ -355,7 +374,7 @@ static void l3_truncated(void **state)
 
 static void l3_checksum_and_tags(void **state)
 {
-	uint8_t f[FX_L3_MAX + 12] = { 0 };
+	uint8_t f[FX_L3_MAX + 12] = {0};
 	struct fx_l3 l3 = rnd_l3(4, false);
 	uint32_t n = fx_l3_write(f, &l3, 12);
 
@@ -474,20 +493,13 @@ static void icrc_coverage(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(opcode_rows),
-		cmocka_unit_test(opcode_numbers),
-		cmocka_unit_test(drop_names),
-		cmocka_unit_test(psn_circle),
-		cmocka_unit_test(bth_known_bytes),
-		cmocka_unit_test(bth_every_opcode),
-		cmocka_unit_test(bth_malformed),
-		cmocka_unit_test(l3_round_trip),
-		cmocka_unit_test(l3_malformed),
-		cmocka_unit_test(l3_truncated),
-		cmocka_unit_test(l3_checksum_and_tags),
-		cmocka_unit_test(tmpl_emits_what_l3_writes),
-		cmocka_unit_test(tmpl_every_id),
-		cmocka_unit_test(icrc_coverage),
+		cmocka_unit_test(opcode_rows),		cmocka_unit_test(opcode_numbers),
+		cmocka_unit_test(drop_names),		cmocka_unit_test(psn_circle),
+		cmocka_unit_test(bth_known_bytes),	cmocka_unit_test(bth_every_opcode),
+		cmocka_unit_test(bth_malformed),	cmocka_unit_test(l3_round_trip),
+		cmocka_unit_test(l3_malformed),		cmocka_unit_test(l3_truncated),
+		cmocka_unit_test(l3_checksum_and_tags), cmocka_unit_test(tmpl_emits_what_l3_writes),
+		cmocka_unit_test(tmpl_every_id),	cmocka_unit_test(icrc_coverage),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -59,7 +59,7 @@ static int load(void **state)
 		return -1;
 	}
 	for (uint32_t i = 0; i < GOLDEN_FILES; i++) {
-		struct packet k = { .file = files.gl_pathv[i] };
+		struct packet k = {.file = files.gl_pathv[i]};
 
 		if (!pcap_open(&captures[i], k.file))
 			return -1;
@@ -135,7 +135,7 @@ static uint32_t serialise(uint8_t *out, const struct fields *f, bool from_tmpl)
 
 static void every_packet_comes_back(void **state)
 {
-	uint32_t seen[256] = { 0 }, opcodes = 0, v6 = 0;
+	uint32_t seen[256] = {0}, opcodes = 0, v6 = 0;
 	uint8_t out[FRAME_MAX];
 	struct fields f;
 
@@ -271,10 +271,8 @@ static void damage_stays_in_bounds(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(every_packet_comes_back),
-		cmocka_unit_test(every_icrc_is_right),
-		cmocka_unit_test(other_frames_are_refused),
-		cmocka_unit_test(every_truncation_is_refused),
+		cmocka_unit_test(every_packet_comes_back),  cmocka_unit_test(every_icrc_is_right),
+		cmocka_unit_test(other_frames_are_refused), cmocka_unit_test(every_truncation_is_refused),
 		cmocka_unit_test(damage_stays_in_bounds),
 	};
 

@@ -38,7 +38,7 @@ static inline void rnd_fill(void *p, size_t n)
 
 static inline struct fx_l3 rnd_l3(int version, bool tagged)
 {
-	struct fx_l3 l3 = { .ip_version = (uint8_t)version, .vlan = tagged ? rnd() % 0xffff : 0xffff };
+	struct fx_l3 l3 = {.ip_version = (uint8_t)version, .vlan = tagged ? rnd() % 0xffff : 0xffff};
 
 	rnd_fill(l3.dmac, 12);
 	l3.tos = (uint8_t)rnd();
@@ -47,7 +47,7 @@ static inline struct fx_l3 rnd_l3(int version, bool tagged)
 	l3.udp_csum = (uint16_t)rnd();
 	rnd_fill(l3.src, 32);
 	if (version == 4) {
-		static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+		static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
 
 		memcpy(l3.src, mapped, 12);
 		memcpy(l3.dst, mapped, 12);
@@ -62,7 +62,7 @@ static inline struct fx_l3 rnd_l3(int version, bool tagged)
 static inline struct fx_bth rnd_bth(uint8_t opcode)
 {
 	uint32_t f = fx_opcodes[opcode].flags;
-	struct fx_bth b = { .opcode = opcode, .pkey = (uint16_t)rnd(), .psn = rnd() & FX_PSN_MASK };
+	struct fx_bth b = {.opcode = opcode, .pkey = (uint16_t)rnd(), .psn = rnd() & FX_PSN_MASK};
 
 	b.dqpn = rnd() & FX_PSN_MASK;
 	b.se = rnd() & 1, b.migreq = rnd() & 1, b.fecn = rnd() & 1, b.becn = rnd() & 1, b.ackreq = rnd() & 1;
