@@ -39,8 +39,9 @@ struct remote {
 	pthread_mutex_t lock;	   /* of what follows */
 	pthread_cond_t change;
 	struct fx_core_page *page; /* NULL before the handshake is done */
-	bool gone;
-	uint32_t reply_size; /* 0: there is none */
+	bool gone;		   /* the connection has ended for us */
+	bool ended;		   /* ... and for the core: it has let go of our memory */
+	uint32_t reply_size;	   /* 0: there is none */
 	uint8_t reply[FX_MSG_BYTES];
 	struct wake *wake;
 	uint32_t nwake;
@@ -147,6 +148,10 @@ static void *listen_to_core(void *arg)
 	say_gone(r);
 	while (read(r->fd, &m, sizeof(m)) > 0)
 		;
+	pthread_mutex_lock(&r->lock);
+	r->ended = true;
+	pthread_cond_signal(&r->change);
+	pthread_mutex_unlock(&r->lock);
 	return NULL;
 }
 
@@ -357,14 +362,18 @@ static void remote_fork(struct fx_link *l, enum fx_fork_time when)
 static void hang_up(struct remote *r)
 {
 	struct timespec end;
+	int err = 0;
 
 	shutdown(r->fd, SHUT_WR);
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	end.tv_sec += FX_CALL_MS / 1000;
-	if (!pthread_clockjoin_np(r->thread, NULL, CLOCK_MONOTONIC, &end))
-		return;
-	r->cut = true;
-	shutdown(r->fd, SHUT_RDWR);
+	pthread_mutex_lock(&r->lock);
+	while (!r->ended && !err)
+		err = pthread_cond_timedwait(&r->change, &r->lock, &end);
+	r->cut |= !r->ended;
+	pthread_mutex_unlock(&r->lock);
+	if (err)
+		shutdown(r->fd, SHUT_RDWR);
 	pthread_join(r->thread, NULL);
 }
 
