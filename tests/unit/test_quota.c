@@ -19,7 +19,7 @@ static struct fx_quota_cfg quotas = {.users = &me, .nusers = 1};
 /* This user has these; the rest is not limited. */
 static struct play *play_with(const struct fx_quota *q)
 {
-	void *state;
+	void *state = NULL;
 
 	me = (struct fx_quota_user){.uid = geteuid(), .quota = *q};
 	play_quota = &quotas;
