@@ -4,6 +4,7 @@
  * however a request ends.
  */
 #include "bounce_rig.h"
+#include "emulated.h"
 
 static void fill(uint8_t *p, uint32_t len, uint32_t seed)
 {
@@ -296,9 +297,12 @@ static void test_deregistered(void **state)
 
 static void test_unmapped(void **state)
 {
-	struct bounced b = bounce_start(&bounce_cap);
+	struct bounced b;
 
 	(void)state;
+	if (passed_over())
+		return;
+	b = bounce_start(&bounce_cap);
 	recv_posted(&b, sge_of(&b, SLOW_LO, 8192));
 	recv_posted(&b, sge_of(&b, SLOW_LO + 8192, 8192));
 	recv_posted(&b, sge_of(&b, SLOW_LO + 4000, 500));
@@ -314,11 +318,14 @@ static void test_unmapped(void **state)
 /* A READ that nobody asked to hear of: its failure is told under its own name, then what came after it. */
 static void test_unsignaled_fails(void **state)
 {
-	struct bounced b = bounce_start(&bounce_cap);
+	struct bounced b;
 	struct ibv_wc wc[4];
 	struct entry e;
 
 	(void)state;
+	if (passed_over())
+		return;
+	b = bounce_start(&bounce_cap);
 	sent(&b, IBV_WR_RDMA_READ, 0, sge_of(&b, SLOW_LO, 600));
 	sent(&b, IBV_WR_RDMA_READ, 0, sge_of(&b, SLOW_LO + 8192, 600));
 	e = sent(&b, IBV_WR_RDMA_READ, IBV_SEND_SIGNALED, sge_of(&b, SLOW_LO + 16384, 600));
@@ -385,11 +392,14 @@ static void *core_thread(void *arg)
 static void test_threads(void **state)
 {
 	const struct ibv_qp_cap cap = {.max_recv_wr = PLACES, .max_recv_sge = 1};
-	struct bounced b = bounce_start(&cap);
+	struct bounced b;
 	pthread_t t[2];
 	struct ibv_wc wc;
 
 	(void)state;
+	if (passed_over())
+		return;
+	b = bounce_start(&cap);
 	assert_int_equal(pthread_create(&t[0], NULL, poster, &b), 0);
 	assert_int_equal(pthread_create(&t[1], NULL, core_thread, &b), 0);
 	for (uint32_t i = 0, got; i < ROUNDS; i++) {
@@ -419,5 +429,5 @@ int main(void)
 		cmocka_unit_test(test_threads),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return verdict(cmocka_run_group_tests(tests, NULL, NULL));
 }

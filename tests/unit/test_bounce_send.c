@@ -3,6 +3,7 @@
  * Slow memory as the core is told of it: what is sent inline, through a buffer, in parts, or as it is.
  */
 #include "bounce_rig.h"
+#include "emulated.h"
 
 static const struct {
 	enum ibv_wr_opcode op;
@@ -208,11 +209,15 @@ static void test_iova(void **state)
 /* A source that is unmapped is the core's to complain of. */
 static void test_unmapped_source(void **state)
 {
-	struct bounced b = bounce_start(&bounce_cap);
-	struct ibv_sge sge = sge_of(&b, SLOW_LO, 100);
+	struct bounced b;
+	struct ibv_sge sge;
 	struct entry e;
 
 	(void)state;
+	if (passed_over())
+		return;
+	b = bounce_start(&bounce_cap);
+	sge = sge_of(&b, SLOW_LO, 100);
 	munmap(b.mem + SLOW_LO, 8192);
 	e = sent(&b, IBV_WR_SEND, 0, sge);
 	assert_int_equal(e.head.flags, 0);
@@ -342,5 +347,5 @@ int main(void)
 		cmocka_unit_test(test_fence_overlaps),	cmocka_unit_test(test_fence_newest),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return verdict(cmocka_run_group_tests(tests, NULL, NULL));
 }

@@ -29,6 +29,7 @@
 
 #include <cmocka.h>
 
+#include "emulated.h"
 #include "host/convert.h"
 #include "memory/engine.h"
 #include "memory/space.h"
@@ -436,24 +437,6 @@ static int setup(void **state)
 	(void)state;
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	return shared == MAP_FAILED;
-}
-
-static unsigned npassed_over;
-
-static bool passed_over(void)
-{
-	if (!getenv("FX_EMULATOR"))
-		return false;
-	npassed_over++;
-	return true;
-}
-
-/* main()'s result: what was passed over makes the whole program count as skipped, unless something failed. */
-static int verdict(int failed)
-{
-	enum { SKIPPED = 77 }; /* meson's */
-
-	return failed || !npassed_over ? failed : SKIPPED;
 }
 
 #define PLAY(name, budget)                                                                                   \
