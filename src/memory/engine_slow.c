@@ -149,6 +149,7 @@ static void call_wake(struct fx_lane *l)
 {
 	/* seq_cst, as in slow_destroy(): either it sees us calling and waits, or we see it abandoned */
 	atomic_store(&l->calling, 1);
+	atomic_thread_fence(memory_order_seq_cst); /* seq_cst: as in sleep_until_queued() */
 	if (!atomic_load(&l->abandoned) && l->engine->wake)
 		l->engine->wake(l->engine->arg);
 	atomic_store(&l->calling, 0);
@@ -188,6 +189,8 @@ static void sleep_until_queued(struct fx_space *s)
 	 * looks whether we sleep. One of the two sees the other.
 	 */
 	atomic_store(&s->sleeping, 1);
+	/* seq_cst: emulators of Arm let a later load overtake a store, of seq_cst operations too, but no fence */
+	atomic_thread_fence(memory_order_seq_cst);
 	if (!any_queued(s))
 		syscall(SYS_futex, &s->sleeping, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
 	atomic_store(&s->sleeping, 0);
@@ -195,6 +198,7 @@ static void sleep_until_queued(struct fx_space *s)
 
 static void wake_helper(struct fx_space *s)
 {
+	atomic_thread_fence(memory_order_seq_cst); /* seq_cst: the other half of sleep_until_queued() */
 	if (atomic_load(&s->sleeping) && atomic_exchange(&s->sleeping, 0))
 		syscall(SYS_futex, &s->sleeping, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
@@ -397,7 +401,8 @@ static void lane_drop(struct fx_lane **link)
 	struct fx_lane *l = *link;
 
 	*link = l->peer;
-	atomic_store(&l->abandoned, 1); /* seq_cst: see call_wake() */
+	atomic_store(&l->abandoned, 1); /* seq_cst, and the fence: see call_wake() */
+	atomic_thread_fence(memory_order_seq_cst);
 	while (atomic_load(&l->calling))
 		;
 	if (l->space)
