@@ -203,6 +203,7 @@ static int start_workers(struct core *core, bool shared, char *why)
 			.mailbox = fx_control_mailbox(core->ctl, w),
 			.page = fx_control_page(core->ctl),
 			.mrs = fx_control_mrs(core->ctl),
+			.ahs = fx_control_ahs(core->ctl),
 			.port = &core->port,
 			.poll = strcmp(core->o.poll, "spin") ? FX_POLL_ADAPTIVE : FX_POLL_SPIN,
 			.shared_cpus = shared,

@@ -234,9 +234,9 @@ void flexins_ack_cq_events(struct ibv_cq *cq, unsigned int nevents);
 /* ---- queue pairs (IBTA 10.3; 11.2 Create/Modify/Query/Destroy QP) ---- */
 
 /*
- * Creates an RC QP in state RESET. attr: not kept; attr->cap is what the QP has, never less than asked. Returns a
- * QP, to be freed with flexins_destroy_qp(); EINVAL: no CQ, one of another context, more than the device's
- * max_qp_wr, max_sge or inline data; EOPNOTSUPP: another type than RC, or an SRQ.
+ * Creates an RC, UC or UD QP in state RESET. attr: not kept; attr->cap is what the QP has, never less than asked.
+ * Returns a QP, to be freed with flexins_destroy_qp(); EINVAL: no CQ, one of another context, more than the device's
+ * max_qp_wr, max_sge or inline data; EOPNOTSUPP: another type, or an SRQ.
  */
 struct ibv_qp *flexins_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr);
 /*
@@ -269,7 +269,7 @@ struct ibv_qp_ex *flexins_qp_to_qp_ex(struct ibv_qp *qp);
  * it returns, inline data too; other data belongs to the request until it completes. Returns 0, or the errno of
  * the first request that could not be posted, *bad_wr, after which none was: EINVAL: a QP not in RTS, SQD, SQE or
  * ERR, an unknown opcode or flag, too many SGEs, more inline data than max_inline_data, inline for what sends no
- * data, an atomic with other than one SGE; ENOMEM: max_send_wr are outstanding (unsignaled ones are until a later
+ * data, an atomic with other than one SGE, of a UD QP anything but a SEND, or no address handle; ENOMEM: max_send_wr are outstanding (unsignaled ones are until a later
  * completion was polled), or a fenced request sends, of memory that cannot be shared, more than the part of it that an
  * outstanding READ fetches; EOPNOTSUPP: an opcode that FlexiNS does not have. Takes no system call but to wake a core
  * that sleeps and to copy what cannot be shared, and waits for the core if it lags.
@@ -281,6 +281,30 @@ int flexins_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send
  * max_recv_wr are outstanding.
  */
 int flexins_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad_wr);
+
+/* ---- address handles (IBTA 11.2.2) ---- */
+
+/*
+ * An address for the datagrams of UD QPs of this domain, resolved now: attr->grh.dgid is the port's own GID or that of a
+ * multicast group; without a GRH (is_global 0) it is the port itself, on a loopback port only. attr: not kept. Returns a
+ * handle, to be freed with flexins_destroy_ah(); EINVAL: no such port or GID index; EHOSTUNREACH: nobody has that GID;
+ * ENOMEM: max_ah are there.
+ */
+struct ibv_ah *flexins_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr);
+/* The address of whoever sent the datagram of *wc, whose GRH is in the first 40 bytes of its receive. Returns 0; EINVAL. */
+int flexins_init_ah_from_wc(struct ibv_context *context, uint8_t port, struct ibv_wc *wc, struct ibv_grh *grh,
+			    struct ibv_ah_attr *attr);
+/* Both in one. Returns as flexins_create_ah() does. */
+struct ibv_ah *flexins_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc, struct ibv_grh *grh,
+					 uint8_t port);
+/*
+ * Every request that uses the handle should have completed: one that was not sent yet ends with IBV_WC_LOC_QP_OP_ERR.
+ * Returns 0.
+ */
+int flexins_destroy_ah(struct ibv_ah *ah);
+/* Where datagrams to that address go: eth_mac; *vid is 0xffff, as there is no VLAN. Returns as flexins_create_ah() does. */
+int flexins_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_ah_attr *attr, uint8_t eth_mac[6],
+				    uint16_t *vid);
 
 /* ---- asynchronous events (IBTA 11.5.2, 11.6.3) ---- */
 
@@ -328,12 +352,6 @@ struct ibv_srq *flexins_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *
 int flexins_modify_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr, int attr_mask);
 int flexins_query_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr);
 int flexins_destroy_srq(struct ibv_srq *srq);
-struct ibv_ah *flexins_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr);
-struct ibv_ah *flexins_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc, struct ibv_grh *grh,
-					 uint8_t port);
-int flexins_init_ah_from_wc(struct ibv_context *context, uint8_t port, struct ibv_wc *wc, struct ibv_grh *grh,
-			    struct ibv_ah_attr *attr);
-int flexins_destroy_ah(struct ibv_ah *ah);
 int flexins_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid);
 int flexins_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid);
 int flexins_resize_cq(struct ibv_cq *cq, int cqe);
@@ -342,8 +360,6 @@ int flexins_set_ece(struct ibv_qp *qp, struct ibv_ece *ece);
 int flexins_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access);
 struct ibv_mr *flexins_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd,
 				     int access);
-int flexins_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_ah_attr *attr, uint8_t eth_mac[6],
-				    uint16_t *vid);
 struct ibv_context *flexins_import_device(int cmd_fd);
 struct ibv_pd *flexins_import_pd(struct ibv_context *context, uint32_t handle);
 struct ibv_mr *flexins_import_mr(struct ibv_pd *pd, uint32_t handle);

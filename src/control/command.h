@@ -26,6 +26,7 @@ enum fx_cmd_op {
 	FX_CMD_QP_QUERY,  /* data: struct fx_cmd_modify, its attr, gen filled in */
 	FX_CMD_QP_DETACH, /* comes back once nothing points at the QP, which is then freed */
 	FX_CMD_GRACE,	  /* comes back once nothing under way of the context was looked up before it */
+	FX_CMD_PASS,	  /* comes back once nothing that was looked up before it is looked at */
 	FX_CMD_SNAPSHOT,  /* data: struct fx_cmd_snapshot */
 	FX_CMD_OPS
 };

@@ -142,6 +142,7 @@ static void say_limits(const struct fx_control *ctl, const struct fx_user *u, st
 		.max_cq = fx_quota_min(u, FX_QUOTA_cqs, FX_LIMIT_CQ),
 		.max_cqe = (1u << FX_LIMIT_CQE_SHIFT) - 1,
 		.max_mr = fx_quota_min(u, FX_QUOTA_mrs, FX_LIMIT_MR),
+		.max_ah = fx_quota_min(u, FX_QUOTA_ahs, FX_LIMIT_AH),
 		.max_mw = fx_quota_min(u, FX_QUOTA_mws, FX_LIMIT_MW),
 		.max_pd = fx_quota_min(u, FX_QUOTA_pds, FX_LIMIT_PD),
 		.max_rd_atomic = FX_LIMIT_RD_ATOMIC,
@@ -265,7 +266,8 @@ static void grace_one(struct fx_cmd *cmd)
 		g->done(g);
 }
 
-void fx_grace_ask(struct fx_ctx *ctx, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg)
+void fx_workers_ask(struct fx_ctx *ctx, enum fx_cmd_op op, struct fx_grace *g,
+		    void (*done)(struct fx_grace *g), void *arg)
 {
 	struct fx_control *ctl = ctx->ctl;
 
@@ -273,10 +275,14 @@ void fx_grace_ask(struct fx_ctx *ctx, struct fx_grace *g, void (*done)(struct fx
 	g->done = done;
 	g->arg = arg;
 	for (uint32_t w = 0; w < ctl->cfg.workers; w++) {
-		g->cmd[w] =
-			(struct fx_cmd){.op = FX_CMD_GRACE, .ctx = ctx->wctx, .done = grace_one, .arg = g};
+		g->cmd[w] = (struct fx_cmd){.op = (uint8_t)op, .ctx = ctx->wctx, .done = grace_one, .arg = g};
 		fx_cmd_send(&ctl->mailbox[w], &g->cmd[w]);
 	}
+}
+
+void fx_grace_ask(struct fx_ctx *ctx, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg)
+{
+	fx_workers_ask(ctx, FX_CMD_GRACE, g, done, arg);
 }
 
 /* ---- the end ---- */
@@ -287,6 +293,8 @@ static void reap_memory(struct fx_grace *g)
 	struct fx_ctx *ctx = g->arg;
 	struct fx_control *ctl = ctx->ctl;
 
+	while (ctx->objs[FX_OBJ_AH])
+		fx_ah_free((struct fx_aho *)ctx->objs[FX_OBJ_AH]);
 	while (ctx->objs[FX_OBJ_MW])
 		fx_mw_free((struct fx_mwo *)ctx->objs[FX_OBJ_MW]);
 	while (ctx->objs[FX_OBJ_MR])
@@ -315,6 +323,8 @@ static void reap_one(struct fx_ctx *ctx)
 		fx_mr_unpublish((struct fx_mro *)o);
 	for (struct fx_obj *o = ctx->objs[FX_OBJ_MW]; o; o = o->next)
 		fx_mw_unpublish((struct fx_mwo *)o);
+	for (struct fx_obj *o = ctx->objs[FX_OBJ_AH]; o; o = o->next)
+		fx_ah_unpublish((struct fx_aho *)o);
 	fx_grace_ask(ctx, &ctx->grace, reap_memory, ctx);
 }
 

@@ -14,6 +14,7 @@ static const struct {
 	[FX_OBJ_PD] = {FX_LIMIT_PD, 0}, [FX_OBJ_CHANNEL] = {FX_LIMIT_CHANNEL, 0},
 	[FX_OBJ_CQ] = {FX_LIMIT_CQ, 0}, [FX_OBJ_QP] = {FX_LIMIT_QP, FX_QPN_REST_MS},
 	[FX_OBJ_MR] = {FX_LIMIT_MR, 0}, [FX_OBJ_MW] = {FX_LIMIT_MW, 0},
+	[FX_OBJ_AH] = {FX_LIMIT_AH, 0},
 };
 
 /* One page that every client may read and nobody but the core may write: it is sealed once ours is mapped. */
@@ -51,7 +52,9 @@ static int make_tables(struct fx_control *ctl)
 	ctl->mrs.n = FX_LIMIT_MR + 1;
 	ctl->mrs.mw = calloc(FX_LIMIT_MW + 1, sizeof(*ctl->mrs.mw));
 	ctl->mrs.nmw = FX_LIMIT_MW + 1;
-	return err || !ctl->qp_gen || !ctl->mrs.slot || !ctl->mrs.mw ? -ENOMEM : 0;
+	ctl->ahs.slot = calloc(FX_LIMIT_AH + 1, sizeof(*ctl->ahs.slot));
+	ctl->ahs.n = FX_LIMIT_AH + 1;
+	return err || !ctl->qp_gen || !ctl->mrs.slot || !ctl->mrs.mw || !ctl->ahs.slot ? -ENOMEM : 0;
 }
 
 /* The port's EUI-64, in network order as verbs have it. */
@@ -120,6 +123,7 @@ void fx_control_destroy(struct fx_control *ctl)
 	free(ctl->qp_gen);
 	free(ctl->mrs.slot);
 	free(ctl->mrs.mw);
+	free(ctl->ahs.slot);
 	free(ctl);
 }
 
@@ -138,6 +142,11 @@ const struct fx_mr_table *fx_control_mrs(struct fx_control *ctl)
 	return &ctl->mrs;
 }
 
+const struct fx_ah_table *fx_control_ahs(struct fx_control *ctl)
+{
+	return &ctl->ahs;
+}
+
 void fx_control_usage(const struct fx_control *ctl, struct fx_control_usage *u)
 {
 	*u = (struct fx_control_usage){
@@ -150,6 +159,7 @@ void fx_control_usage(const struct fx_control *ctl, struct fx_control_usage *u)
 		.qps = ctl->objs[FX_OBJ_QP].used,
 		.mrs = ctl->objs[FX_OBJ_MR].used,
 		.mws = ctl->objs[FX_OBJ_MW].used,
+		.ahs = ctl->objs[FX_OBJ_AH].used,
 	};
 }
 

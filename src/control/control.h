@@ -70,6 +70,7 @@ struct fx_control *fx_control_create(const struct fx_control_cfg *cfg, char *why
 struct fx_mailbox *fx_control_mailbox(struct fx_control *ctl, uint32_t worker);
 struct fx_core_page *fx_control_page(struct fx_control *ctl);
 const struct fx_mr_table *fx_control_mrs(struct fx_control *ctl);
+const struct fx_ah_table *fx_control_ahs(struct fx_control *ctl);
 
 /*
  * Binds the socket `path` (of `mode`) and listens. A socket that nobody answers is replaced. Returns 0, or
@@ -94,7 +95,7 @@ void fx_control_destroy(struct fx_control *ctl);
 
 /* For tests, which glance at them from another thread: what is left, what was counted. */
 struct fx_control_usage {
-	uint32_t clients, strangers, contexts, pds, channels, cqs, qps, mrs, mws;
+	uint32_t clients, strangers, contexts, pds, channels, cqs, qps, mrs, mws, ahs;
 };
 void fx_control_usage(const struct fx_control *ctl, struct fx_control_usage *u);
 const struct fx_control_counters *fx_control_counters(const struct fx_control *ctl);

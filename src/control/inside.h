@@ -14,7 +14,7 @@
  *	context.c	greeting, and the end of a context
  *	quota.c		users, and what each of them holds
  *	object.c	lists of a context's objects
- *	pd.c mr.c mw.c channel.c cq.c qp.c path.c	the objects
+ *	pd.c mr.c mw.c channel.c cq.c qp.c ah.c path.c	the objects
  *	show.c		the JSON document of SHOW
  *
  * All of it runs on the control thread. A request that needs a worker returns FX_LATER and goes on in the
@@ -42,7 +42,16 @@ struct fx_client;
 struct fx_ctx;
 struct fx_space;
 
-enum fx_obj_kind { FX_OBJ_PD, FX_OBJ_CHANNEL, FX_OBJ_CQ, FX_OBJ_QP, FX_OBJ_MR, FX_OBJ_MW, FX_OBJ_KINDS };
+enum fx_obj_kind {
+	FX_OBJ_PD,
+	FX_OBJ_CHANNEL,
+	FX_OBJ_CQ,
+	FX_OBJ_QP,
+	FX_OBJ_MR,
+	FX_OBJ_MW,
+	FX_OBJ_AH,
+	FX_OBJ_KINDS
+};
 
 struct fx_obj {
 	struct fx_obj *next, **prev; /* in its context's list of its kind */
@@ -101,7 +110,13 @@ struct fx_mwo {
 	struct fx_pdo *pd;
 };
 
-/* Asks every worker for a grace period of a context. */
+struct fx_aho {
+	struct fx_obj obj;
+	struct fx_ah ah;
+	struct fx_pdo *pd;
+};
+
+/* Asks every worker for the same: a grace period of a context, or an answer. */
 struct fx_grace {
 	struct fx_cmd cmd[FX_MAX_WORKERS];
 	uint32_t left;
@@ -174,6 +189,8 @@ union fx_msg {
 	struct fx_create_qp_rep create_qp_rep;
 	struct fx_modify_qp_req modify_qp;
 	struct fx_modify_qp_rep modify_qp_rep;
+	struct fx_ah_req ah;
+	struct fx_ah_rep ah_rep;
 	struct fx_qp_req qp;
 	struct fx_query_qp_rep query_qp_rep;
 	struct fx_query_port_rep query_port_rep;
@@ -241,6 +258,7 @@ struct fx_control {
 	struct fx_core_page *page;
 	int page_fd;
 	struct fx_mr_table mrs;
+	struct fx_ah_table ahs;
 	uint8_t *qp_gen; /* by QP index: the generation of its next life */
 	struct fx_table ctxs, objs[FX_OBJ_KINDS];
 	struct fx_user *users[1 << FX_USER_SHIFT]; /* by uid */
@@ -315,6 +333,8 @@ bool fx_arena_holds(uint64_t off, uint64_t len);
 void fx_ctx_disown(struct fx_ctx *ctx);
 /* And no request of it is under way. */
 void fx_ctx_reap(struct fx_ctx *ctx);
+void fx_workers_ask(struct fx_ctx *ctx, enum fx_cmd_op op, struct fx_grace *g,
+		    void (*done)(struct fx_grace *g), void *arg);
 void fx_grace_ask(struct fx_ctx *ctx, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg);
 
 /* ---- quota.c ---- */
@@ -352,6 +372,9 @@ int fx_create_qp(struct fx_client *c);
 int fx_modify_qp(struct fx_client *c);
 int fx_query_qp(struct fx_client *c);
 int fx_destroy_qp(struct fx_client *c);
+int fx_create_ah(struct fx_client *c);
+int fx_resolve_ah(struct fx_client *c);
+int fx_destroy_ah(struct fx_client *c);
 int fx_query_port(struct fx_client *c);
 int fx_show(struct fx_client *c);
 
@@ -365,11 +388,14 @@ void fx_cq_free(struct fx_cqo *cq); /* its worker does not know it any more */
 void fx_mr_unpublish(struct fx_mro *mr);
 void fx_mr_free(struct fx_mro *mr); /* after a grace period */
 void fx_mw_unpublish(struct fx_mwo *mw);
-void fx_mw_free(struct fx_mwo *mw);   /* after a grace period */
+void fx_mw_free(struct fx_mwo *mw); /* after a grace period */
+void fx_ah_unpublish(struct fx_aho *ah);
+void fx_ah_free(struct fx_aho *ah);   /* every worker has answered since */
 void fx_qp_forget(struct fx_qpo *qp); /* the worker has freed its QP */
 
 /* ---- path.c ---- */
 /* Where packets of this address go: 0, or a negative errno with c->why. */
+bool fx_gid_is_multicast(const uint8_t gid[16]);
 int fx_path_build(struct fx_client *c, const struct fx_ah_attr *ah, uint32_t qpn, struct fx_path *path);
 
 #endif

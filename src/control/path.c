@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * From an address handle to the addresses of a packet: on a loopback port the only peer is the port itself.
+ * From an address handle to the addresses of a packet: on a loopback port the only peer is the port itself, and whoever
+ * has joined a multicast group is there.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -25,10 +26,25 @@ static bool is_ip4(const uint8_t gid[16])
 	return memcmp(gid, prefix, sizeof(prefix)) == 0;
 }
 
+bool fx_gid_is_multicast(const uint8_t gid[16])
+{
+	return is_ip4(gid) ? gid[12] >> 4 == 0xe : gid[0] == 0xff;
+}
+
+/* Of a multicast group (RFC 1112, RFC 2464). */
+static void group_mac(uint8_t mac[6], const uint8_t gid[16])
+{
+	const uint8_t ip4[6] = {0x01, 0x00, 0x5e, gid[13] & 0x7f, gid[14], gid[15]};
+	const uint8_t ip6[6] = {0x33, 0x33, gid[12], gid[13], gid[14], gid[15]};
+
+	memcpy(mac, is_ip4(gid) ? ip4 : ip6, 6);
+}
+
 int fx_path_build(struct fx_client *c, const struct fx_ah_attr *ah, uint32_t qpn, struct fx_path *path)
 {
 	const struct fx_port_info *port = c->ctl->cfg.port;
 	const uint8_t *dgid = ah->is_global ? ah->dgid : port->gid;
+	bool group = fx_gid_is_multicast(dgid);
 	char text[INET6_ADDRSTRLEN], own[INET6_ADDRSTRLEN];
 
 	inet_ntop(AF_INET6, dgid, text, sizeof(text));
@@ -42,7 +58,7 @@ int fx_path_build(struct fx_client *c, const struct fx_ah_attr *ah, uint32_t qpn
 	if (ah->is_global && ah->sgid_index != 0)
 		return fx_refuse(c, -EINVAL, "GID index %u: port 1 has GID index 0 (%s) only", ah->sgid_index,
 				 own);
-	if (port->loopback && memcmp(dgid, port->gid, 16) != 0)
+	if (port->loopback && !group && memcmp(dgid, port->gid, 16) != 0)
 		return fx_refuse(c, -EHOSTUNREACH,
 				 "GID %s cannot be reached: port 1 is a loopback port, its own GID is %s",
 				 text, own);
@@ -57,7 +73,10 @@ int fx_path_build(struct fx_client *c, const struct fx_ah_attr *ah, uint32_t qpn
 		.sport = source_port(qpn),
 	};
 	memcpy(path->l3.smac, port->mac, 6);
-	memcpy(path->l3.dmac, port->mac, 6);
+	if (group)
+		group_mac(path->l3.dmac, dgid);
+	else
+		memcpy(path->l3.dmac, port->mac, 6);
 	memcpy(path->l3.src, port->gid, 16);
 	memcpy(path->l3.dst, dgid, 16);
 	return 0;

@@ -32,6 +32,9 @@ enum fx_msg_op {
 	FX_MSG_MODIFY_QP,
 	FX_MSG_QUERY_QP,
 	FX_MSG_DESTROY_QP,
+	FX_MSG_CREATE_AH,
+	FX_MSG_RESOLVE_AH, /* the same without making one: where does the address lead? */
+	FX_MSG_DESTROY_AH,
 	FX_MSG_QUERY_PORT,
 	/*
 	 * Where both sides share no memory: over TCP, and AUTH before HELLO. KICK and WAKE have no reply, and come in
@@ -277,7 +280,18 @@ struct fx_modify_qp_rep {
 	uint32_t gen; /* after it */
 	uint32_t state;
 };
-struct fx_qp_req { /* QUERY_QP, DESTROY_QP */
+struct fx_ah_req { /* CREATE_AH, RESOLVE_AH */
+	struct fx_msg_head head;
+	uint32_t pd; /* RESOLVE_AH: 0 */
+	struct fx_ah_attr attr;
+};
+struct fx_ah_rep {
+	struct fx_msg_head head;
+	uint32_t ah; /* as send entries name it; RESOLVE_AH: 0 */
+	uint8_t dmac[6];
+	uint8_t rsvd[2];
+};
+struct fx_qp_req { /* QUERY_QP, DESTROY_QP; DESTROY_AH, whose handle is in place of the QP's */
 	struct fx_msg_head head;
 	uint32_t qp;
 	uint32_t pipe_pi;

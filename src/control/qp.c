@@ -30,9 +30,9 @@ static int check_caps(struct fx_client *c, const struct fx_create_qp_req *req)
 		{"max_inline_data", req->max_inline, FX_MAX_INLINE},
 	};
 
-	if (req->type != FX_QPT_RC)
-		return fx_refuse(c, -EOPNOTSUPP, "QPs of type %u: this core has RC (%u) only", req->type,
-				 FX_QPT_RC);
+	if (req->type != FX_QPT_RC && req->type != FX_QPT_UC && req->type != FX_QPT_UD)
+		return fx_refuse(c, -EOPNOTSUPP, "QPs of type %u: this core has RC (%u), UC (%u) and UD (%u)",
+				 req->type, FX_QPT_RC, FX_QPT_UC, FX_QPT_UD);
 	for (size_t i = 0; i < sizeof(caps) / sizeof(caps[0]); i++)
 		if (caps[i].want > caps[i].max)
 			return fx_refuse(c, -EINVAL, "%s %u: the device has at most %u", caps[i].name,

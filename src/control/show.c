@@ -7,7 +7,7 @@
  *  "ports": [{port, name, driver, state, mac, mtu, frame_limit, max_segs, header_only, loopback, icrc,
  *             netdev, gids: [{index, gid, type, netdev}], counters: {...}}],
  *  "users": [{uid, user, connections, contexts: {used, limit}, pds: {used, limit}, ...}], // by the list of quota.h
- *  "contexts": [{ctx, pid, uid, program, version, pds, channels, cqs, qps, mrs, mws}],
+ *  "contexts": [{ctx, pid, uid, program, version, pds, channels, cqs, qps, mrs, mws, ahs}],
  *  "qps": [{qpn, ctx, type, state, cause, dest_qpn, mtu, sq_psn, una_psn, ...}],
  *  "mrs": [{mr, ctx, pd, iova, length, access, window, bytes: {slow, converted, shared}}],
  *  "counters": {control: {...}, transport: {...}, drops: {...}, workers: [{...}]},
@@ -138,10 +138,11 @@ static json_t *device(const struct fx_control *ctl)
 	memcpy(g, &ctl->guid, sizeof(g));
 	snprintf(guid, sizeof(guid), "%02x%02x:%02x%02x:%02x%02x:%02x%02x", g[0], g[1], g[2], g[3], g[4],
 		 g[5], g[6], g[7]);
-	return json_pack("{s:s s:s s:i s:i s:i s:i s:i s:i s:i s:i s:i}", "name", "flexins0", "guid", guid,
-			 "max_qp", FX_LIMIT_QP, "max_qp_wr", FX_LIMIT_QP_WR, "max_sge", FX_MAX_SGE,
+	return json_pack("{s:s s:s s:i s:i s:i s:i s:i s:i s:i s:i s:i s:i}", "name", "flexins0", "guid",
+			 guid, "max_qp", FX_LIMIT_QP, "max_qp_wr", FX_LIMIT_QP_WR, "max_sge", FX_MAX_SGE,
 			 "max_inline", FX_MAX_INLINE, "max_cq", FX_LIMIT_CQ, "max_mr", FX_LIMIT_MR, "max_mw",
-			 FX_LIMIT_MW, "max_pd", FX_LIMIT_PD, "max_rd_atomic", FX_LIMIT_RD_ATOMIC);
+			 FX_LIMIT_MW, "max_ah", FX_LIMIT_AH, "max_pd", FX_LIMIT_PD, "max_rd_atomic",
+			 FX_LIMIT_RD_ATOMIC);
 }
 
 static json_t *port_counters(const struct fx_port_stats *p)
@@ -193,13 +194,13 @@ static json_t *user(const struct fx_user *u)
 
 static json_t *context(const struct fx_ctx *ctx)
 {
-	return json_pack("{s:I s:I s:I s:o s:o s:I s:I s:I s:I s:I s:I}", "ctx",
+	return json_pack("{s:I s:I s:I s:o s:o s:I s:I s:I s:I s:I s:I s:I}", "ctx",
 			 (json_int_t)fx_handle_index(ctx->id), "pid", (json_int_t)ctx->pid, "uid",
 			 (json_int_t)ctx->uid, "program", text(ctx->program), "version", text(ctx->version),
 			 "pds", (json_int_t)ctx->nobjs[FX_OBJ_PD], "channels",
 			 (json_int_t)ctx->nobjs[FX_OBJ_CHANNEL], "cqs", (json_int_t)ctx->nobjs[FX_OBJ_CQ],
 			 "qps", (json_int_t)ctx->nobjs[FX_OBJ_QP], "mrs", (json_int_t)ctx->nobjs[FX_OBJ_MR],
-			 "mws", (json_int_t)ctx->nobjs[FX_OBJ_MW]);
+			 "mws", (json_int_t)ctx->nobjs[FX_OBJ_MW], "ahs", (json_int_t)ctx->nobjs[FX_OBJ_AH]);
 }
 
 static json_t *mr(const struct fx_mro *m)

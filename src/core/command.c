@@ -157,6 +157,14 @@ static int qp_detach(struct fx_worker *w, struct fx_cmd *cmd)
 
 /* ---- the rest ---- */
 
+/* What is looked up in a turn is done with by its end, and commands run between. */
+static int pass(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	(void)w;
+	(void)cmd;
+	return 0;
+}
+
 static int snapshot(struct fx_worker *w, struct fx_cmd *cmd)
 {
 	struct fx_cmd_snapshot *s = cmd->data;
@@ -187,7 +195,7 @@ static int (*const run[FX_CMD_OPS])(struct fx_worker *w, struct fx_cmd *cmd) = {
 	[FX_CMD_CTX_ADD] = ctx_add,   [FX_CMD_CTX_DEL] = ctx_del,     [FX_CMD_CQ_ADD] = cq_add,
 	[FX_CMD_CQ_DEL] = cq_del,     [FX_CMD_QP_ATTACH] = qp_attach, [FX_CMD_QP_MODIFY] = qp_modify,
 	[FX_CMD_QP_QUERY] = qp_query, [FX_CMD_QP_DETACH] = qp_detach, [FX_CMD_GRACE] = after_grace,
-	[FX_CMD_SNAPSHOT] = snapshot,
+	[FX_CMD_PASS] = pass,	      [FX_CMD_SNAPSHOT] = snapshot,
 };
 
 /* Entries of the pipe that the command has to wait for; more than the pipe holds is a lie. */

@@ -256,7 +256,7 @@ struct fx_pkt *fx_txbuf_pkt(const struct fx_worker *w, struct rte_mbuf *m)
 	struct rte_mbuf *s = m->next;
 	uint8_t n = 0;
 
-	p->frame = rte_pktmbuf_mtod(m, const uint8_t *);
+	p->frame = rte_pktmbuf_mtod(m, uint8_t *);
 	p->have = m->data_len;
 	p->total = m->pkt_len;
 	for (; s; s = s->next, n++) {

@@ -27,6 +27,7 @@ struct fx_worker_cfg {
 	struct fx_mailbox *mailbox;
 	struct fx_core_page *page;
 	const struct fx_mr_table *mrs;
+	const struct fx_ah_table *ahs;
 	const struct fx_port *port;
 	enum fx_poll_mode poll;
 	bool shared_cpus;	      /* sleep at once: the applications need the CPU */

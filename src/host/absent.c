@@ -9,9 +9,6 @@
 
 #define ABSENT_POINTERS(X)                                                                                   \
 	X(struct ibv_srq *, create_srq, (struct ibv_pd * pd, struct ibv_srq_init_attr * attr), (pd, attr))   \
-	X(struct ibv_ah *, create_ah, (struct ibv_pd * pd, struct ibv_ah_attr * attr), (pd, attr))           \
-	X(struct ibv_ah *, create_ah_from_wc,                                                                \
-	  (struct ibv_pd * pd, struct ibv_wc * wc, struct ibv_grh * grh, uint8_t port), (pd, wc, grh, port)) \
 	X(struct ibv_mr *, reg_dmabuf_mr,                                                                    \
 	  (struct ibv_pd * pd, uint64_t offset, size_t length, uint64_t iova, int fd, int access),           \
 	  (pd, offset, length, iova, fd, access))                                                            \
@@ -24,19 +21,11 @@
 	X(modify_srq, (struct ibv_srq * srq, struct ibv_srq_attr * attr, int mask), (srq, attr, mask))       \
 	X(query_srq, (struct ibv_srq * srq, struct ibv_srq_attr * attr), (srq, attr))                        \
 	X(destroy_srq, (struct ibv_srq * srq), (srq))                                                        \
-	X(destroy_ah, (struct ibv_ah * ah), (ah))                                                            \
-	X(init_ah_from_wc,                                                                                   \
-	  (struct ibv_context * c, uint8_t port, struct ibv_wc * wc, struct ibv_grh * grh,                   \
-	   struct ibv_ah_attr * attr),                                                                       \
-	  (c, port, wc, grh, attr))                                                                          \
 	X(attach_mcast, (struct ibv_qp * qp, const union ibv_gid *gid, uint16_t lid), (qp, gid, lid))        \
 	X(detach_mcast, (struct ibv_qp * qp, const union ibv_gid *gid, uint16_t lid), (qp, gid, lid))        \
 	X(resize_cq, (struct ibv_cq * cq, int cqe), (cq, cqe))                                               \
 	X(query_ece, (struct ibv_qp * qp, struct ibv_ece * ece), (qp, ece))                                  \
-	X(set_ece, (struct ibv_qp * qp, struct ibv_ece * ece), (qp, ece))                                    \
-	X(resolve_eth_l2_from_gid,                                                                           \
-	  (struct ibv_context * c, struct ibv_ah_attr * attr, uint8_t mac[6], uint16_t * vid),               \
-	  (c, attr, mac, vid))
+	X(set_ece, (struct ibv_qp * qp, struct ibv_ece * ece), (qp, ece))
 
 /* Uses every argument and none of them. */
 static inline void unused(int first, ...)

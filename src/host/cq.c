@@ -14,6 +14,12 @@
 
 /* ---- polling ---- */
 
+/*
+ * A service level does not exist in RoCE. With a GRH its place tells what kind of header that is, as NICs have it and
+ * programs look for.
+ */
+enum { SL_IP6 = 1, SL_IP4 = 2 };
+
 static void fill_wc(struct ibv_wc *wc, const struct fx_vqp *qp, const struct fx_cqe *c, uint64_t wr_id)
 {
 	wc->wr_id = wr_id;
@@ -27,7 +33,7 @@ static void fill_wc(struct ibv_wc *wc, const struct fx_vqp *qp, const struct fx_
 	wc->wc_flags = c->flags & (FX_WCF_GRH | FX_WCF_IMM | FX_WCF_INV);
 	wc->pkey_index = 0;
 	wc->slid = 0;
-	wc->sl = 0;
+	wc->sl = !(c->flags & FX_WCF_GRH) ? 0 : c->flags & FX_WCF_IP6 ? SL_IP6 : SL_IP4;
 	wc->dlid_path_bits = 0;
 }
 

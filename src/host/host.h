@@ -21,6 +21,7 @@
  *	hold.c		... copied at one moment
  *	memory.c	madvise and mremap on converted memory
  *	mw.c		memory windows
+ *	ah.c		address handles
  *	queue.h		shadow queues and the QPs of a CQ
  *	cq.c		completion queues and polling
  *	qp.c		life and states of a QP
@@ -301,6 +302,9 @@ int fx_register(struct fx_context *ctx, struct fx_reg_mr_req *req, struct fx_reg
 
 /* ---- qp.c ---- */
 struct ibv_qp_cap fx_qp_room(const struct fx_vqp *qp);
+void fx_pack_ah(struct fx_ah_attr *to, const struct ibv_ah_attr *from);
+/* Can this port reach such an address? If not, flexins_why() has a text. */
+bool fx_av_ok(struct fx_context *ctx, const struct ibv_ah_attr *ah);
 
 /* ---- slow.c: regions, when they have their keys and before they are freed ---- */
 void fx_slow_add(struct fx_vmr *mr, const struct fx_reg_mr_done_rep *keys);

@@ -121,6 +121,14 @@ static uint32_t put_bind(const struct ibv_send_wr *wr, struct fx_sq_slot *slot)
 	return 1;
 }
 
+/* The inline length is in the same place as any other request's. */
+static void put_datagram(const struct ibv_send_wr *wr, struct fx_sq_slot *slot)
+{
+	slot->ud.ah = wr->wr.ud.ah->handle;
+	slot->ud.remote_qpn = wr->wr.ud.remote_qpn;
+	slot->ud.qkey = wr->wr.ud.remote_qkey;
+}
+
 static bool inline_fits(const struct fx_vqp *qp, const struct ibv_send_wr *wr)
 {
 	uint32_t room = qp->max_inline;
@@ -131,6 +139,11 @@ static bool inline_fits(const struct fx_vqp *qp, const struct ibv_send_wr *wr)
 		room -= wr->sg_list[i].length;
 	}
 	return true;
+}
+
+static inline bool is_datagram(const struct fx_vqp *qp)
+{
+	return fx_unlikely(qp->qp.qp_type == IBV_QPT_UD);
 }
 
 /* 0, -EINVAL or -EOPNOTSUPP, by the request alone */
@@ -148,6 +161,9 @@ static int check_send(const struct fx_vqp *qp, const struct ibv_send_wr *wr, con
 		return -EINVAL;
 	if ((op->flags & OP_BIND) &&
 	    (!wr->bind_mw.mw || (!wr->bind_mw.bind_info.mr && wr->bind_mw.bind_info.length)))
+		return -EINVAL;
+	if (is_datagram(qp) &&
+	    (op->wc != IBV_WC_SEND || !wr->wr.ud.ah || wr->wr.ud.ah->context != qp->qp.context))
 		return -EINVAL;
 	return 0;
 }
@@ -178,6 +194,8 @@ static void build(const struct fx_vqp *qp, const struct ibv_send_wr *wr, const s
 		slot->rdma.remote_addr = wr->wr.rdma.remote_addr;
 		slot->rdma.rkey = wr->wr.rdma.rkey;
 	}
+	if (is_datagram(qp))
+		put_datagram(wr, slot);
 	if (op->flags & OP_ATOMIC)
 		n = put_atomic(wr, slot);
 	else if (op->flags & OP_BIND)

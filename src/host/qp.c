@@ -12,7 +12,7 @@
 
 /* ---- attributes, to and from the wire of the control protocol ---- */
 
-static void pack_ah(struct fx_ah_attr *to, const struct ibv_ah_attr *from)
+void fx_pack_ah(struct fx_ah_attr *to, const struct ibv_ah_attr *from)
 {
 	*to = (struct fx_ah_attr){
 		.is_global = from->is_global, .sl = from->sl, .port_num = from->port_num, .dlid = from->dlid};
@@ -66,7 +66,7 @@ static void pack_attr(struct fx_qp_attr *to, const struct ibv_qp_attr *from, int
 	if (mask & IBV_QP_ACCESS_FLAGS)
 		to->access = from->qp_access_flags;
 	if (mask & IBV_QP_AV)
-		pack_ah(&to->ah, &from->ah_attr);
+		fx_pack_ah(&to->ah, &from->ah_attr);
 #define X(field, bit)                                                                                        \
 	if (mask & (bit))                                                                                    \
 		to->field = from->field;
@@ -116,7 +116,7 @@ static int check_init(const struct fx_context *ctx, const struct ibv_pd *pd, con
 	const struct fx_device_limits *l = &ctx->limits;
 	uint32_t max_sge = least(l->max_sge, FX_MAX_SGE), max_inline = least(l->max_inline, FX_MAX_INLINE);
 
-	if (a->qp_type != IBV_QPT_RC || a->srq)
+	if ((a->qp_type != IBV_QPT_RC && a->qp_type != IBV_QPT_UC && a->qp_type != IBV_QPT_UD) || a->srq)
 		return -EOPNOTSUPP;
 	if (!a->send_cq || !a->recv_cq || a->send_cq->context != pd->context ||
 	    a->recv_cq->context != pd->context)
@@ -380,13 +380,15 @@ static void moved(struct fx_vqp *qp, const struct fx_modify_qp_rep *rep)
 }
 
 /* Without a GRH there is no address in RoCE; on a loopback port that means the port itself. */
-static bool av_ok(struct fx_context *ctx, const struct ibv_ah_attr *ah)
+bool fx_av_ok(struct fx_context *ctx, const struct ibv_ah_attr *ah)
 {
 	bool loopback;
 
 	pthread_mutex_lock(&ctx->lock);
 	loopback = ctx->port.loopback;
 	pthread_mutex_unlock(&ctx->lock);
+	if (!ah->is_global && !loopback)
+		fx_why("this port needs a GID to send to: set ah_attr.is_global and ah_attr.grh");
 	return ah->is_global || loopback;
 }
 
@@ -402,10 +404,8 @@ int flexins_modify_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask)
 
 	if (mask & (IBV_QP_CAP | IBV_QP_ALT_PATH | IBV_QP_RATE_LIMIT))
 		return fx_fail(EOPNOTSUPP);
-	if ((mask & IBV_QP_AV) && !av_ok(qp->ctx, &attr->ah_attr)) {
-		fx_why("this port needs a GID to send to: set ah_attr.is_global and ah_attr.grh");
+	if ((mask & IBV_QP_AV) && !fx_av_ok(qp->ctx, &attr->ah_attr))
 		return fx_fail(EINVAL);
-	}
 	if (reset)
 		set_state(qp, IBV_QPS_RESET); /* nothing is posted any more, so the counters below stand */
 	pack_attr(&req.attr, attr, mask);

@@ -220,6 +220,7 @@ enum fx_wc_flags {
 	FX_WCF_GRH = 1 << 0,
 	FX_WCF_IMM = 1 << 1,
 	FX_WCF_INV = 1 << 3,
+	FX_WCF_IP6 = 1 << 6,	   /* of the pipe: the GRH was an IPv6 header */
 	FX_WCF_SOLICITED = 1 << 7, /* of the pipe: wakes a solicited-only arm */
 };
 

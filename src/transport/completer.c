@@ -98,7 +98,7 @@ void fx_completer_fail(struct fx_tp *tp, struct fx_qp *qp, uint8_t status, uint8
 		w->syndrome = syndrome ? syndrome : cause;
 		fx_cursor_next(&qp->ack);
 	}
-	fx_qp_error(tp, qp, cause);
+	fx_qp_send_error(tp, qp, cause, qp->ack);
 }
 
 /* It goes back: what was sent before it completes first, and then it is not sent a second time. */
@@ -106,18 +106,30 @@ void fx_completer_lost(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w)
 {
 	const struct fx_chunk *c = (struct fx_chunk *)((uintptr_t)w & ~(uintptr_t)(FX_CHUNK_SIZE - 1));
 
-	if ((qp->state != FX_QPS_RTS && qp->state != FX_QPS_SQD) || c->retired ||
-	    (int32_t)(w->index - qp->ack.index) < 0)
+	bool passed = (int32_t)(w->index - qp->ack.index) < 0;
+
+	if ((qp->state != FX_QPS_RTS && qp->state != FX_QPS_SQD) || c->retired || (passed && qp->acks))
 		return; /* of an earlier life, or it went again and arrived */
 	w->status = FX_WC_LOC_PROT_ERR;
 	w->syndrome = FX_CAUSE_LOST_SOURCE;
-	fx_requester_rewind(tp, qp);
+	if (!passed)
+		fx_requester_rewind(tp, qp);
 }
 
 /* Of a WQE that fails without the peer's doing. */
 static enum fx_cause own_cause(const struct fx_wqe *w)
 {
 	return w->syndrome ? w->syndrome : FX_CAUSE_BAD_REQUEST;
+}
+
+/* So it is over when its segments have left (guarantee L1). */
+void fx_completer_sent(struct fx_tp *tp, struct fx_qp *qp)
+{
+	qp->una_psn = qp->next_psn;
+	if (qp->ack.index == qp->cur.index)
+		return; /* there is more of it */
+	qp->ack = qp->cur;
+	fx_completer_retire(tp, qp);
 }
 
 void fx_completer_settle(struct fx_tp *tp, struct fx_qp *qp)
@@ -378,8 +390,8 @@ static void retire(struct fx_tp *tp, struct fx_qp *qp)
 			fx_qp_complete(tp, qp, qp->scq, &cqe);
 		}
 		fx_wqe_retire(tp, qp);
-		if (status && qp->state != FX_QPS_ERR)
-			fx_qp_error(tp, qp, cause);
+		if (status && status != FX_WC_WR_FLUSH_ERR)
+			fx_qp_send_error(tp, qp, cause, qp->una);
 	}
 }
 

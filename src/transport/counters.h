@@ -29,6 +29,12 @@
 	X(rx_wrong_state, "packets for a QP not ready to receive, dropped")                                  \
 	X(rx_wrong_peer, "packets whose source is not the QP's peer, dropped")                               \
 	X(rx_wrong_transport, "opcodes of another transport than the QP's, dropped")                         \
+	X(rx_wrong_qkey, "datagrams whose Q_Key is not the QP's, dropped")                                   \
+	X(rx_late, "UC packets that came when later ones had, dropped")                                      \
+	X(rx_gaps, "gaps between UC packets; a message that has one is given up")                            \
+	X(rx_rest, "UC packets of a message that was given up, dropped")                                     \
+	X(rx_no_receive, "UC and UD messages dropped because no receive was posted")                         \
+	X(rx_too_long, "UC and UD messages dropped because they are longer than their receive")              \
 	X(rx_bad_length, "payload length does not fit opcode and MTU")                                       \
 	X(rx_bad_ack, "acknowledgements for what was never sent, ignored")                                   \
 	X(rx_bad_response, "READ responses that were not expected, dropped")                                 \
@@ -53,6 +59,7 @@
 	X(rwqe_bad, "receive entries that contradict themselves")                                            \
 	X(dma_errors, "copies that failed because the memory was gone")                                      \
 	X(staged_packets, "packets gathered into one buffer before sending")                                 \
+	X(sq_errors, "send queues of UC and UD QPs that stopped at an error")                                \
 	X(qp_errors, "QPs that went to error by themselves")
 
 struct fx_counters {

@@ -9,6 +9,9 @@
 
 #include "transport/qp.h"
 
+static const uint8_t transports[] = {
+	[FX_QPT_RC] = FX_OPT_RC, [FX_QPT_UC] = FX_OPT_UC, [FX_QPT_UD] = FX_OPT_UD};
+
 struct fx_qp *fx_qp_create(const struct fx_qp_cfg *cfg)
 {
 	struct fx_qp *qp = aligned_alloc(FX_LINE, (sizeof(*qp) + FX_LINE - 1) / FX_LINE * FX_LINE);
@@ -22,6 +25,8 @@ struct fx_qp *fx_qp_create(const struct fx_qp_cfg *cfg)
 	qp->qpn = cfg->qpn;
 	qp->gen = (uint8_t)cfg->gen;
 	qp->type = (uint8_t)cfg->type;
+	qp->opt = transports[cfg->type];
+	qp->acks = cfg->type == FX_QPT_RC;
 	qp->pd = cfg->pd;
 	qp->scq = cfg->scq;
 	qp->rcq = cfg->rcq;
@@ -47,6 +52,8 @@ int fx_qp_attach(struct fx_tp *tp, struct fx_qp *qp)
 		return err;
 	qp->tp = tp;
 	qp->window = tp->cfg.window ? tp->cfg.window : FX_WINDOW;
+	if (qp->type == FX_QPT_UD)
+		fx_qp_set_mtu(qp, tp->cfg.mtu ? 24u - (uint32_t)__builtin_clz(tp->cfg.mtu) : 5);
 	tp->qps[i] = qp;
 	return 0;
 }
@@ -123,10 +130,30 @@ void fx_qp_error(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause)
 	tell(tp, qp, fx_cause_async(cause));
 }
 
-/* IBTA 11.6.3.1, communication established: once a life. */
+/* UC and UD stop sending, and receive on (IBTA 10.3.1.7); the application may start them again. */
+void fx_qp_send_error(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause, struct fx_cursor behind)
+{
+	if (qp->acks) {
+		fx_qp_error(tp, qp, cause);
+		return;
+	}
+	if (qp->state >= FX_QPS_SQE)
+		return;
+	tp->n.sq_errors++;
+	qp->state = FX_QPS_SQE;
+	qp->cause = cause;
+	qp->draining = false;
+	qp->cut_err = 0;
+	fx_wqe_stop(qp, behind);
+	fx_touch(tp, qp);
+	if (tp->cfg.env.trouble)
+		tp->cfg.env.trouble(tp->cfg.env.arg, qp, cause);
+}
+
+/* IBTA 11.6.3.1, communication established: once a life, where there is a peer. */
 void fx_qp_greet(struct fx_tp *tp, struct fx_qp *qp)
 {
-	if (!qp->greeted)
+	if (!qp->greeted && qp->type != FX_QPT_UD)
 		tell(tp, qp, FX_ASYNC_COMM_EST);
 	qp->greeted = true;
 }

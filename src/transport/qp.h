@@ -9,6 +9,7 @@
  *	completer.c	ACK, NAK, READ responses -> progress; retires WQEs into CQEs
  *	responder.c	request packets -> placements
  *	look.c		packets that wait for a fresh look at their receive queue
+ *	datagram.c	what sets datagrams apart when they arrive
  *	answer.c	READ responses, results of atomics, acknowledges and NAKs, in order
  *	mw.c		memory windows: bound, invalidated, found by a peer's key
  *	place.c		placements in PSN order over asynchronous DMA engines
@@ -78,6 +79,7 @@ enum {
 		2048, /* pieces of frames that follow them: a quarter of the owner's, at most half its headers */
 	FX_ACK_EVERY = 32, /* packets between acknowledge requests inside a message */
 	FX_MAX_MSG_LOG2 = 31,
+	FX_LATE = 1 << 16, /* PSNs: a UC packet so far behind is late, and beyond that of another age */
 };
 #define FX_PSN_NONE UINT32_MAX /* no 24-bit PSN: a WQE of which nothing was cut */
 #define FX_MAX_MSG (UINT32_C(1) << FX_MAX_MSG_LOG2)
@@ -118,10 +120,15 @@ struct fx_wqe {
 	uint32_t npkt;	/* PSNs it takes */
 	uint16_t refs;	/* segments in the transmit queue (guarantee L1) */
 	uint8_t status; /* enum fx_wc_status, when it failed */
-	uint8_t again;	/* some of it was sent more than once */
+	uint8_t again; /* it waits for its segments: some of it was sent more than once, or nobody acknowledges */
 	uint32_t imm;
-	uint32_t rkey;
-	uint64_t raddr;
+	uint32_t rkey; /* of a datagram: the Q_Key */
+	union {
+		uint64_t raddr;
+		struct { /* of a datagram, as in its slot */
+			uint32_t ah, remote_qpn;
+		} ud;
+	};
 	uint32_t placed; /* READ, atomic: bytes in memory; of what sends nothing: it has happened */
 	uint32_t syndrome;
 	union {
@@ -209,6 +216,8 @@ struct fx_qp {
 	uint16_t ip_id;
 	uint8_t rd_limit; /* READs and atomics in flight, at most */
 	uint8_t rd_head, rd_n;
+	uint8_t opt; /* enum fx_opcode_transport */
+	bool acks;   /* it is reliable: requests are acknowledged, refused, and sent again */
 	uint32_t since_ackreq;
 	struct fx_chunk *head, *tail; /* of the queue; looking at the WQE at `una` may move that past head */
 	struct fx_cursor ack;	      /* WQE that una_psn is in */
@@ -240,6 +249,7 @@ struct fx_qp {
 	uint32_t epsn;	     /* expected */
 	uint32_t placed_psn; /* all before it are in memory (guarantee O1) */
 	uint32_t msn;
+	uint32_t max_len;    /* of the payload of a packet; a datagram has its GRH in front */
 	uint32_t msg_off;    /* bytes of the message in progress */
 	uint32_t msg_flags;  /* enum fx_op_flags of its first packet: SEND or WRITE; 0: none */
 	struct fx_fifo reqs; /* requests on their way into memory */
@@ -317,6 +327,8 @@ void fx_cursor_next(struct fx_cursor *cur);
 void fx_wqe_retire(struct fx_tp *tp, struct fx_qp *qp); /* the WQE at `una` is over */
 /* Forgets every WQE; the next to come has number `index`. */
 void fx_wqe_drop_all(struct fx_tp *tp, struct fx_qp *qp, uint32_t index);
+/* Nothing from there on is sent any more: what has not failed yet is flushed. */
+void fx_wqe_stop(struct fx_qp *qp, struct fx_cursor from);
 void fx_wqe_free_slabs(struct fx_tp *tp);
 static inline uint8_t *fx_wqe_inline(struct fx_wqe *w)
 {
@@ -369,6 +381,7 @@ void fx_completer_fail(struct fx_tp *tp, struct fx_qp *qp, uint8_t status, uint8
 void fx_completer_lost(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w);
 void fx_completer_timer(struct fx_tp *tp, struct fx_qp *qp);
 void fx_completer_settle(struct fx_tp *tp, struct fx_qp *qp); /* a local error whose turn has come */
+void fx_completer_sent(struct fx_tp *tp, struct fx_qp *qp);   /* a packet was cut that nobody acknowledges */
 
 /* ---- responder.c ---- */
 void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
@@ -389,6 +402,10 @@ static inline bool fx_revokes(const struct fx_pkt *p)
 {
 	return p->act == FX_PLACE_RECV && p->wc_flags & FX_WCF_INV;
 }
+
+/* ---- datagram.c ---- */
+/* Does the UD QP take it? Then its message begins with the GRH. `bth` is where BTH starts. */
+bool fx_datagram_welcome(struct fx_tp *tp, const struct fx_qp *qp, struct fx_pkt *p, uint32_t bth);
 
 /* ---- look.c ---- */
 bool fx_rq_look(struct fx_tp *tp,
@@ -441,11 +458,16 @@ void fx_sges_skip(const struct fx_sge *sge, uint32_t nsge, uint32_t *i, uint32_t
 
 /* ---- qp.c ---- */
 void fx_qp_error(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause);
+/* A send work request failed; `behind` are those after it. */
+void fx_qp_send_error(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause, struct fx_cursor behind);
 void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause);
 void fx_qp_greet(struct fx_tp *tp, struct fx_qp *qp); /* a packet came in RTR */
 void fx_qp_reset(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index, uint32_t rq_index);
 void fx_qp_drained(struct fx_tp *tp, struct fx_qp *qp);
 void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct fx_cqe *cqe);
+
+/* ---- state.c ---- */
+void fx_qp_set_mtu(struct fx_qp *qp, uint32_t code); /* enum ibv_mtu */
 
 /* ---- sched.c ---- */
 void fx_sched_init(struct fx_tp *tp);

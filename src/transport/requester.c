@@ -10,6 +10,7 @@
 #include "transport/qp.h"
 
 enum tail { NONE, IMM, INV };
+#define FX_OWN_QKEY UINT32_C(0x80000000) /* a Q_Key with this bit says: the QP's own (IBTA 10.2.5) */
 
 /* Base opcode of each work request, as its FIRST, MIDDLE, LAST and ONLY packets carry it. */
 static const struct {
@@ -211,7 +212,7 @@ static void cut_done(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struc
 		qp->retransmits++;
 		tp->n.tx_retransmits++;
 	}
-	if (qp->next_psn == qp->una_psn) {
+	if (qp->next_psn == qp->una_psn && qp->rto) {
 		qp->rto_at = tp->now + qp->rto;
 		fx_timer_set(tp, qp, qp->rto_at);
 	}
@@ -321,8 +322,8 @@ static uint8_t cut_data(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, st
 	ext = (first && cuts[w->op].reth ? FX_RETH_LEN : 0) + (last && cuts[w->op].tail ? FX_IMM_LEN : 0);
 	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + ext + len + pad + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
 			  qp->ip_id++);
-	fx_put_bth(p, op, last && (w->flags & FX_WRF_SOLICITED), pad, qp->dest_qpn, wants_ack(qp, last),
-		   qp->next_psn);
+	fx_put_bth(p, op | qp->opt, last && (w->flags & FX_WRF_SOLICITED), pad, qp->dest_qpn,
+		   wants_ack(qp, last) & qp->acks, qp->next_psn);
 	p += FX_BTH_LEN;
 	if (first && cuts[w->op].reth)
 		p += put_reth(p, w->raddr, w->rkey, w->length);
@@ -333,6 +334,50 @@ static uint8_t cut_data(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, st
 	if (status)
 		return status;
 	cut_done(tp, qp, w, out, 1, len);
+	return FX_WC_SUCCESS;
+}
+
+static uint8_t cut_unacked(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out)
+{
+	uint8_t status = cut_data(tp, qp, w, out);
+
+	if (!status)
+		fx_completer_sent(tp, qp);
+	return status;
+}
+
+static uint32_t put_deth(uint8_t *p, const struct fx_qp *qp, uint32_t qkey)
+{
+	fx_put32(p, qkey & FX_OWN_QKEY ? qp->attr.qkey : qkey);
+	fx_put32(p + 4, qp->qpn);
+	return FX_DETH_LEN;
+}
+
+/* The whole message, to where its address handle leads. */
+static uint8_t cut_datagram(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out)
+{
+	const struct fx_ah *ah = tp->cfg.ahs ? fx_ah_get(tp->cfg.ahs, w->ud.ah) : NULL;
+	uint32_t pad = -w->length & 3, ext = FX_DETH_LEN + (cuts[w->op].tail ? FX_IMM_LEN : 0);
+	uint8_t *p = out->hdr, status;
+
+	if (!ah || ah->pd != qp->pd)
+		return FX_WC_LOC_QP_OP_ERR;
+	if (w->length > qp->mtu)
+		return FX_WC_LOC_LEN_ERR;
+	p += fx_tmpl_emit(&ah->tmpl, p, FX_BTH_LEN + ext + w->length + pad + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
+			  qp->ip_id++);
+	fx_put_bth(p, FX_OPT_UD | cuts[w->op].only, w->flags & FX_WRF_SOLICITED, pad,
+		   w->ud.remote_qpn & FX_PSN_MASK, false, qp->next_psn);
+	p += FX_BTH_LEN;
+	p += put_deth(p, qp, w->rkey);
+	if (cuts[w->op].tail)
+		p += put_tail(p, cuts[w->op].tail, w->imm);
+	out->hdr_len = (uint16_t)(p - out->hdr);
+	status = attach_payload(tp, qp, w, out, w->length, pad);
+	if (status)
+		return status;
+	cut_done(tp, qp, w, out, 1, w->length);
+	fx_completer_sent(tp, qp);
 	return FX_WC_SUCCESS;
 }
 
@@ -358,13 +403,25 @@ static uint8_t cut_nothing(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w,
 	return FX_WC_SUCCESS;
 }
 
-static uint8_t (*const cutters[FX_WR_OPS])(struct fx_tp *, struct fx_qp *, struct fx_wqe *,
-					   struct fx_txpkt *) = {
+typedef uint8_t cutter(struct fx_tp *, struct fx_qp *, struct fx_wqe *, struct fx_txpkt *);
+
+static cutter *const reliable[FX_WR_OPS] = {
 	[FX_WR_SEND] = cut_data,	[FX_WR_SEND_IMM] = cut_data, [FX_WR_WRITE] = cut_data,
 	[FX_WR_WRITE_IMM] = cut_data,	[FX_WR_READ] = cut_read,     [FX_WR_CMP_SWAP] = cut_atomic,
 	[FX_WR_FETCH_ADD] = cut_atomic, [FX_WR_SEND_INV] = cut_data, [FX_WR_LOCAL_INV] = cut_nothing,
 	[FX_WR_BIND_MW] = cut_nothing,
 };
+static cutter *const unreliable[FX_WR_OPS] = {
+	[FX_WR_SEND] = cut_unacked,	 [FX_WR_SEND_IMM] = cut_unacked,  [FX_WR_WRITE] = cut_unacked,
+	[FX_WR_WRITE_IMM] = cut_unacked, [FX_WR_LOCAL_INV] = cut_nothing, [FX_WR_BIND_MW] = cut_nothing,
+};
+static cutter *const datagram[FX_WR_OPS] = {
+	[FX_WR_SEND] = cut_datagram,
+	[FX_WR_SEND_IMM] = cut_datagram,
+};
+/* By enum fx_opcode_transport. What entry_check() lets through has a cutter. */
+static cutter *const *const cutters[] = {
+	[FX_OPT_RC >> 5] = reliable, [FX_OPT_UC >> 5] = unreliable, [FX_OPT_UD >> 5] = datagram};
 
 unsigned fx_requester_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)
 {
@@ -384,7 +441,7 @@ unsigned fx_requester_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *o
 		if (!qp->cut_off)
 			w->psn = qp->next_psn;
 		if (!status)
-			status = cutters[w->op](tp, qp, w, o);
+			status = cutters[qp->opt >> 5][w->op](tp, qp, w, o);
 		if (status) {
 			/* it fails when its turn comes: what was sent before it completes first */
 			qp->cut_err = status;

@@ -4,22 +4,44 @@
  *
  * Room: transport. A request is checked when it arrives, in PSN order; it takes effect when everything before it is in
  * memory (place.c). Refusals queue up behind the requests before them, because a NAK acknowledges those.
+ *
+ * Where nobody acknowledges, a message that cannot be taken is given up, and its receive is there for the next one. Only
+ * what is wrong with the receive itself ends it, and the QP with it (9.8.2, 9.9.3: classes D and A).
  */
 #include "transport/qp.h"
+
+/* The next message has the receive of this one. */
+static void forget_message(struct fx_qp *qp)
+{
+	qp->msg_flags = qp->msg_off = 0;
+	qp->rwqe_sge = qp->rwqe_off = 0;
+}
+
+/* What is left of the message will be in sequence, and no message's. */
+static void give_up(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+{
+	forget_message(qp);
+	qp->epsn = fx_psn_add(p->psn, 1);
+	fx_release(tp, p);
+}
 
 /* A request that is refused: the NAK leaves once everything before it is placed. */
 static void refuse(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t syndrome)
 {
+	if (syndrome == FX_NAK_REMOTE_ACCESS)
+		tp->n.rx_remote_access++;
+	else if (syndrome == FX_NAK_INVALID_REQUEST)
+		tp->n.rx_invalid_request++;
+	if (!qp->acks && syndrome != FX_NAK_REMOTE_OP) {
+		give_up(tp, qp, p);
+		return;
+	}
 	p->act = FX_PLACE_NAK;
 	p->syndrome = syndrome;
 	p->psn = qp->epsn;
 	p->left = 0;
 	p->sge = NULL;
 	qp->nak_sent = true;
-	if (syndrome == FX_NAK_REMOTE_ACCESS)
-		tp->n.rx_remote_access++;
-	else if (syndrome == FX_NAK_INVALID_REQUEST)
-		tp->n.rx_invalid_request++;
 	if (syndrome > FX_NAK_PSN)
 		qp->dead_end = true;
 	fx_place_push(tp, &qp->reqs, qp, p);
@@ -31,10 +53,13 @@ enum { LOOKS = 1 };
 /* A receive is wanted, and take_receive() said why there is none. */
 static void no_receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t why)
 {
-	if (why == LOOKS)
+	if (why == LOOKS) {
 		fx_park(tp, qp, p);
-	else
-		refuse(tp, qp, p, why);
+		return;
+	}
+	if (!qp->acks && why != FX_NAK_REMOTE_OP)
+		tp->n.rx_no_receive++;
+	refuse(tp, qp, p, why);
 }
 
 /* A refusal that also ends the receive in hand with `status`. */
@@ -45,6 +70,16 @@ static void refuse_receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p,
 	p->index = qp->rwqe_index;
 	qp->have_rwqe = false;
 	refuse(tp, qp, p, syndrome);
+}
+
+static void too_long(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+{
+	if (qp->acks) {
+		refuse_receive(tp, qp, p, FX_NAK_INVALID_REQUEST, FX_WC_LOC_LEN_ERR);
+		return;
+	}
+	tp->n.rx_too_long++;
+	give_up(tp, qp, p);
 }
 
 /* ---- receives ---- */
@@ -85,8 +120,9 @@ static void end_receive(struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
 	p->index = qp->rwqe_index;
 	p->byte_len = qp->msg_off + p->len;
 	p->wc_opcode = flags & FX_OPF_WRITE ? FX_WC_RECV_RDMA_WITH_IMM : FX_WC_RECV;
-	p->wc_flags = (uint8_t)((flags & FX_OPF_IMM ? FX_WCF_IMM : 0) |
-				(flags & FX_OPF_INV ? FX_WCF_INV : 0) | (p->bth.se ? FX_WCF_SOLICITED : 0));
+	p->wc_flags =
+		(uint8_t)((flags & FX_OPF_IMM ? FX_WCF_IMM : 0) | (flags & FX_OPF_INV ? FX_WCF_INV : 0) |
+			  (p->bth.se ? FX_WCF_SOLICITED : 0) | (flags & FX_OPF_DETH ? p->grh : 0));
 	p->imm = flags & FX_OPF_INV ? p->bth.inv_rkey : p->bth.imm;
 	qp->have_rwqe = false;
 }
@@ -146,7 +182,7 @@ static void rx_send(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32
 		return;
 	}
 	if (p->len > qp->rwqe_len - qp->msg_off) {
-		refuse_receive(tp, qp, p, FX_NAK_INVALID_REQUEST, FX_WC_LOC_LEN_ERR);
+		too_long(tp, qp, p);
 		return;
 	}
 	status = fx_sges_check(tp, qp->pd, qp->rwqe, qp->rwqe_nsge, qp->rwqe_sge, qp->rwqe_off, p->len,
@@ -259,7 +295,7 @@ static bool length_fits(const struct fx_qp *qp, const struct fx_pkt *p, uint32_t
 		return p->len == 0;
 	if (!(flags & FX_OPF_LAST))
 		return p->len == qp->mtu;
-	return p->len <= qp->mtu && ((flags & FX_OPF_FIRST) || p->len > 0);
+	return p->len <= qp->max_len && ((flags & FX_OPF_FIRST) || p->len > 0);
 }
 
 /* Is this opcode what may follow the last one? (9.7.4.1.3) */
@@ -289,31 +325,31 @@ static void duplicate(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint
 	fx_release(tp, p);
 }
 
-void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
-{
-	uint32_t flags = fx_opcodes[p->bth.opcode].flags;
-	int32_t ahead = fx_psn_diff(p->psn, qp->epsn);
+/* ---- requests as they come ---- */
 
-	p->act = FX_PLACE_NONE;
-	p->status = 0;
-	if (qp->state < FX_QPS_RTR || qp->state == FX_QPS_ERR || qp->dead_end) {
-		tp->n.rx_wrong_state++;
-		fx_release(tp, p);
-	} else if (ahead < 0) {
-		duplicate(tp, qp, p, flags);
-	} else if (qp->parked.n) {
-		fx_park(tp, qp, p);
-	} else if (qp->reqs.n >= FX_BACKLOG || fx_place_full(tp, qp, &qp->reqs)) {
-		tp->n.rx_backlog++;
-		fx_release(tp, p);
-	} else if (ahead > 0) {
-		tp->n.rx_out_of_sequence++;
-		if (qp->nak_sent)
-			fx_release(tp, p);
-		else
-			refuse(tp, qp, p, FX_NAK_PSN);
-	} else if (!order_fits(qp, flags) || !length_fits(qp, p, flags)) {
+static void in_sequence(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags);
+
+/* It is not what may come here. Where nobody is told, a first packet begins a message whatever was before it. */
+static void unfit(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
+{
+	bool first = flags & FX_OPF_FIRST, within = qp->msg_flags;
+
+	if (qp->acks || first != within) {
 		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
+	} else if (first) {
+		tp->n.rx_invalid_request++;
+		forget_message(qp);
+		in_sequence(tp, qp, p, flags);
+	} else {
+		tp->n.rx_rest++;
+		give_up(tp, qp, p);
+	}
+}
+
+static void in_sequence(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
+{
+	if (!order_fits(qp, flags) || !length_fits(qp, p, flags)) {
+		unfit(tp, qp, p, flags);
 	} else if (flags & FX_OPF_SEND) {
 		rx_send(tp, qp, p, flags);
 	} else if (flags & FX_OPF_WRITE) {
@@ -324,6 +360,79 @@ void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		rx_atomic(tp, qp, p, flags);
 	} else {
 		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
+	}
+}
+
+/* It waits behind others, or there is no room for it. */
+static bool held_up(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+{
+	if (qp->parked.n) {
+		fx_park(tp, qp, p);
+		return true;
+	}
+	if (qp->reqs.n < FX_BACKLOG && !fx_place_full(tp, qp, &qp->reqs))
+		return false;
+	tp->n.rx_backlog++;
+	fx_release(tp, p);
+	return true;
+}
+
+static void out_of_sequence(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
+{
+	if (fx_psn_diff(p->psn, qp->epsn) < 0) {
+		duplicate(tp, qp, p, flags);
+		return;
+	}
+	if (held_up(tp, qp, p))
+		return;
+	tp->n.rx_out_of_sequence++;
+	if (qp->nak_sent)
+		fx_release(tp, p);
+	else
+		refuse(tp, qp, p, FX_NAK_PSN);
+}
+
+/*
+ * Nobody sends it again: a message ends at its first gap, and the next first packet begins another (9.8.2.2). Datagrams
+ * are of many senders, each with PSNs of its own, and so always in sequence.
+ */
+static void resync(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
+{
+	int32_t ahead = fx_psn_diff(p->psn, qp->epsn);
+
+	if (flags & FX_OPF_DETH) {
+		qp->epsn = p->psn;
+		in_sequence(tp, qp, p, flags);
+		return;
+	}
+	if (ahead < 0 && ahead >= -FX_LATE) {
+		tp->n.rx_late++;
+		fx_release(tp, p);
+		return;
+	}
+	tp->n.rx_gaps++;
+	forget_message(qp);
+	qp->epsn = p->psn;
+	in_sequence(tp, qp, p, flags);
+}
+
+void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
+{
+	uint32_t flags = fx_opcodes[p->bth.opcode].flags;
+
+	p->act = FX_PLACE_NONE;
+	p->status = 0;
+	if (qp->state < FX_QPS_RTR || qp->state == FX_QPS_ERR || qp->dead_end) {
+		tp->n.rx_wrong_state++;
+		fx_release(tp, p);
+	} else if (p->psn != qp->epsn && qp->acks) {
+		out_of_sequence(tp, qp, p, flags);
+	} else if (held_up(tp, qp, p)) {
+		return;
+	} else if (p->psn != qp->epsn) {
+		resync(tp, qp, p, flags);
+	} else {
+		in_sequence(tp, qp, p, flags);
 	}
 }
 
@@ -339,6 +448,7 @@ static void receive_done(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt
 		cqe.byte_len = p->byte_len;
 		cqe.imm = p->imm;
 		cqe.flags = p->wc_flags;
+		cqe.src_qp = p->bth.deth.sqpn;
 	} else {
 		cqe.opcode = FX_WC_RECV;
 	}
@@ -361,9 +471,11 @@ static void nak_now(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
 {
 	enum fx_cause cause = refusal_cause(p);
 
-	qp->nak_want = p->syndrome;
-	qp->nak_psn = p->psn;
-	fx_run_ack(tp, qp);
+	if (qp->acks) {
+		qp->nak_want = p->syndrome;
+		qp->nak_psn = p->psn;
+		fx_run_ack(tp, qp);
+	}
 	if (p->status)
 		receive_done(tp, qp, p, p->status, cause);
 	if (p->syndrome > FX_NAK_PSN)
@@ -414,7 +526,7 @@ void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		fx_answer_read(tp, qp, p);
 	} else if (p->act == FX_PLACE_ATOMIC) {
 		fx_answer_atomic(tp, qp, p);
-	} else if (p->bth.ackreq) {
+	} else if (p->bth.ackreq & qp->acks) {
 		qp->ack_want = true;
 		fx_run_ack(tp, qp);
 	}

@@ -111,11 +111,17 @@ static void set_av(struct fx_qp *qp, const struct fx_qp_attr *a, const struct fx
 	fx_tmpl_init(&qp->tmpl, &path->l3);
 }
 
+void fx_qp_set_mtu(struct fx_qp *qp, uint32_t code)
+{
+	qp->mtu_shift = (uint8_t)(7 + code);
+	qp->mtu = 1u << qp->mtu_shift;
+	qp->max_len = qp->mtu + (qp->type == FX_QPT_UD ? FX_GRH_LEN : 0);
+}
+
 static void set_mtu(struct fx_qp *qp, const struct fx_qp_attr *a)
 {
 	qp->attr.path_mtu = a->path_mtu;
-	qp->mtu_shift = (uint8_t)(7 + a->path_mtu);
-	qp->mtu = 1u << qp->mtu_shift;
+	fx_qp_set_mtu(qp, a->path_mtu);
 }
 
 static void set_timeout(struct fx_qp *qp, const struct fx_qp_attr *a)
@@ -192,6 +198,8 @@ int fx_qp_modify(struct fx_tp *tp, struct fx_qp *qp, const struct fx_qp_attr *at
 		fx_completer_retire(tp, qp); /* it may be drained already */
 		return 0;
 	}
+	if (qp->state == FX_QPS_SQE)
+		qp->cause = FX_CAUSE_NONE;
 	qp->state = (uint8_t)to;
 	if (to == FX_QPS_RTS)
 		fx_run(tp, qp);

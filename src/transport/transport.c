@@ -75,17 +75,27 @@ struct fx_pkt *fx_tp_released(struct fx_tp *tp)
 	return list;
 }
 
-/* Is the sender the QP's peer? `bth` is where BTH starts; UDP and an option-less IP header lie before it. */
-static bool from_peer(const struct fx_qp *qp, const struct fx_pkt *p, uint32_t bth)
+/*
+ * Is the sender the QP's peer? `bth` is where BTH starts; UDP and an option-less IP header lie before it. A QP for
+ * datagrams has no peer, and so no template.
+ */
+static bool from_peer(struct fx_tp *tp, const struct fx_qp *qp, struct fx_pkt *p, uint32_t bth)
 {
 	const uint8_t *ip = qp->tmpl.bytes + qp->tmpl.ip_off; /* of what goes there */
+	bool same;
 
 	if (qp->tmpl.version == 4)
-		return p->frame[bth - FX_UDP_LEN - FX_IP4_LEN] == 0x45 &&
+		same = p->frame[bth - FX_UDP_LEN - FX_IP4_LEN] == 0x45 &&
 		       !memcmp(p->frame + bth - FX_UDP_LEN - 8, ip + 16, 4);
-	return bth >= FX_ETH_LEN + FX_IP6_LEN + FX_UDP_LEN &&
-	       p->frame[bth - FX_UDP_LEN - FX_IP6_LEN] >> 4 == 6 &&
-	       !memcmp(p->frame + bth - FX_UDP_LEN - 32, ip + 24, 16);
+	else if (qp->tmpl.version == 6)
+		same = bth >= FX_ETH_LEN + FX_IP6_LEN + FX_UDP_LEN &&
+		       p->frame[bth - FX_UDP_LEN - FX_IP6_LEN] >> 4 == 6 &&
+		       !memcmp(p->frame + bth - FX_UDP_LEN - 32, ip + 24, 16);
+	else
+		return fx_datagram_welcome(tp, qp, p, bth);
+	if (!same)
+		tp->n.rx_wrong_peer++;
+	return same;
 }
 
 /* Headers into p->bth; returns the QP of that number, or NULL when it was dropped and counted. */
@@ -117,16 +127,14 @@ static struct fx_qp *parse(struct fx_tp *tp, struct fx_pkt *p, uint32_t *bth)
 }
 
 /* Does the QP take it, now and from there? */
-static bool welcome(struct fx_tp *tp, const struct fx_qp *qp, const struct fx_pkt *p, uint32_t bth)
+static bool welcome(struct fx_tp *tp, const struct fx_qp *qp, struct fx_pkt *p, uint32_t bth)
 {
 	if (qp->qpn != p->bth.dqpn)
 		tp->n.rx_unknown_qp++;
 	else if (qp->state < FX_QPS_RTR)
 		tp->n.rx_wrong_state++;
-	else if (!from_peer(qp, p, bth))
-		tp->n.rx_wrong_peer++;
 	else
-		return true;
+		return from_peer(tp, qp, p, bth);
 	return false;
 }
 
@@ -144,7 +152,7 @@ static void receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32
 	if (flags & FX_OPF_CNP) {
 		tp->n.rx_cnp++;
 		fx_release(tp, p);
-	} else if ((p->bth.opcode & 0xe0) != FX_OPT_RC || qp->type != FX_QPT_RC) {
+	} else if ((p->bth.opcode & 0xe0) != qp->opt) {
 		tp->n.rx_wrong_transport++;
 		fx_release(tp, p);
 	} else if (flags & FX_OPF_RSP) {

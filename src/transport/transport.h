@@ -17,6 +17,7 @@
 
 #include "control/protocol.h"
 #include "pipe/ring.h"
+#include "transport/ah.h"
 #include "transport/cause.h"
 #include "transport/counters.h"
 #include "transport/dma.h"
@@ -88,7 +89,7 @@ enum fx_place_act {
  */
 struct fx_pkt {
 	struct fx_pkt *next;
-	const uint8_t *frame; /* from Ethernet on; `have` bytes are contiguous */
+	uint8_t *frame; /* from Ethernet on; `have` bytes are contiguous */
 	uint32_t have;
 	uint32_t total; /* bytes of the frame, further pieces included */
 	uint8_t nmore;	/* further pieces, after the contiguous ones */
@@ -98,6 +99,7 @@ struct fx_pkt {
 	uint8_t act;	  /* enum fx_place_act */
 	uint8_t syndrome; /* to refuse with: FX_PLACE_NAK, or it failed */
 	uint8_t wc_flags, wc_opcode, status;
+	uint8_t grh; /* of a datagram: enum fx_wc_flags that tell of its GRH */
 	bool solicited;
 	bool submitted; /* all its copies are with an engine, or done */
 	bool failed;	/* a copy did not arrive */
@@ -172,9 +174,11 @@ struct fx_tp_cfg {
 	uint32_t max_qps; /* size of the QPN table */
 	uint32_t window;  /* packets in flight per QP; 0: the default */
 	bool icrc;	  /* frames carry one: 4 bytes more in every length (the port computes it) */
+	uint32_t mtu;	  /* of the port, for datagrams; 0: 4096 */
 	const struct fx_mr_table *mrs;
-	struct fx_dma_engine *dma;  /* windows */
-	struct fx_dma_engine *slow; /* everything else; may be NULL in tests */
+	const struct fx_ah_table *ahs; /* NULL: no UD QP sends */
+	struct fx_dma_engine *dma;     /* windows */
+	struct fx_dma_engine *slow;    /* everything else; may be NULL in tests */
 	struct fx_tp_env env;
 };
 

@@ -95,6 +95,19 @@ void fx_cursor_next(struct fx_cursor *cur)
 	cur->index++;
 }
 
+void fx_wqe_stop(struct fx_qp *qp, struct fx_cursor from)
+{
+	while (from.index != qp->post_index) {
+		struct fx_wqe *w = fx_wqe_at(&from);
+
+		if (!w->status)
+			w->status = FX_WC_WR_FLUSH_ERR;
+		fx_cursor_next(&from);
+	}
+	qp->ack = qp->cur = from;
+	qp->cut_off = qp->cut_sge = qp->cut_sge_off = 0;
+}
+
 void fx_wqe_retire(struct fx_tp *tp, struct fx_qp *qp)
 {
 	struct fx_chunk *c;
@@ -290,7 +303,7 @@ static void wqe_fill(struct fx_qp *qp, struct fx_wqe *w, const struct fx_sq_slot
 	w->npkt = 0;
 	w->psn = FX_PSN_NONE;
 	w->refs = 0;
-	w->again = 0;
+	w->again = !qp->acks;
 	w->imm = e->imm;
 	w->rkey = e->rdma.rkey;
 	w->raddr = e->rdma.remote_addr;
@@ -365,8 +378,11 @@ void fx_post(struct fx_tp *tp, uint32_t ctx, const struct fx_sq_slot *e)
 	wqe_fill(qp, w, e, status);
 	qp->post_index++;
 	tp->n.wqe++;
-	if (qp->state == FX_QPS_ERR)
-		fx_touch(tp, qp);
-	else
+	if (qp->state < FX_QPS_SQE) {
 		fx_run(tp, qp);
+		return;
+	}
+	if (qp->state == FX_QPS_SQE)
+		fx_wqe_stop(qp, qp->cur);
+	fx_touch(tp, qp);
 }

@@ -89,6 +89,24 @@ static int alloc_mw(struct client *c, uint32_t pd, uint32_t *handle)
 	return err;
 }
 
+static int create_ah(struct client *c, uint32_t pd, uint32_t *handle)
+{
+	struct fx_ah_req req = {.pd = pd, .attr = {.port_num = 1}};
+	struct fx_ah_rep rep = {0};
+	int err = ASK(c, FX_MSG_CREATE_AH, &req, &rep);
+
+	*handle = rep.ah;
+	return err;
+}
+
+static void destroy_ah(struct client *c, uint32_t ah)
+{
+	struct fx_qp_req req = {.qp = ah};
+	struct fx_handle_rep rep;
+
+	assert_int_equal(ASK(c, FX_MSG_DESTROY_AH, &req, &rep), 0);
+}
+
 /* One of each kind, by the handle that ends it. `n` only matters for what is counted in something else. */
 static int make(struct client *c, enum fx_quota_kind k, uint32_t n, uint32_t pd, uint32_t cq,
 		uint32_t *handle)
@@ -106,6 +124,8 @@ static int make(struct client *c, enum fx_quota_kind k, uint32_t n, uint32_t pd,
 		return plan_mr(c, pd, n, handle);
 	case FX_QUOTA_mws:
 		return alloc_mw(c, pd, handle);
+	case FX_QUOTA_ahs:
+		return create_ah(c, pd, handle);
 	default:
 		return create_qp(c, pd, cq, k == FX_QUOTA_send_wrs ? n : 1, handle);
 	}
@@ -121,6 +141,8 @@ static void end(struct client *c, enum fx_quota_kind k, uint32_t handle)
 
 	if (ops[k])
 		assert_int_equal(simple(c, ops[k], handle, NULL), 0);
+	else if (k == FX_QUOTA_ahs)
+		destroy_ah(c, handle);
 	else
 		destroy_qp(c, handle);
 }

@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # shellcheck shell=bash
 #
-# ibv_rc_pingpong with checked data: sizes around every boundary, path MTUs, depths, with and without a GID.
+# ibv_{rc,uc,ud}_pingpong with checked data: sizes around every boundary, path MTUs, depths, with and without a GID, by
+# polling and by events.
 
 pingpong()
 {
-	pair ibv_rc_pingpong -c "$@"
+	pong ibv_rc_pingpong "$@"
+}
+
+pong()
+{
+	local program=$1
+	shift
+	pair "$program" -c "$@"
 	grep -q 'iters in' "$TMP/client.out" || fail "no result: $(cat "$TMP/client.out")"
 	clean "$TMP/client.out" "$TMP/server.out"
 }
@@ -51,4 +59,28 @@ case_two_pairs_at_once()
 	first=$!
 	aside second pingpong -g 0 -s 4097 -n 2000
 	wait "$first"
+}
+
+case_uc()
+{
+	local size mtu
+	for size in 1 64 4096 4097 1000000; do
+		pong ibv_uc_pingpong -g 0 -s "$size" -n $((size > 100000 ? 200 : 1000))
+		pong ibv_uc_pingpong -g 0 -e -s "$size" -n $((size > 100000 ? 50 : 200))
+	done
+	for mtu in 256 1024 4096; do
+		pong ibv_uc_pingpong -g 0 -m "$mtu" -s $((mtu * 3 + 1)) -n 200
+	done
+	pong ibv_uc_pingpong -s 4097 -n 200
+}
+
+case_ud()
+{
+	local size
+	for size in 1 64 1000 2048 4096; do
+		pong ibv_ud_pingpong -g 0 -s "$size" -n 1000
+		pong ibv_ud_pingpong -g 0 -e -s "$size" -n 200
+	done
+	pong ibv_ud_pingpong -g 0 -r 1 -s 100 -n 500
+	pong ibv_ud_pingpong -s 1000 -n 500
 }
