@@ -240,8 +240,10 @@ void flexins_ack_cq_events(struct ibv_cq *cq, unsigned int nevents);
  */
 struct ibv_qp *flexins_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr);
 /*
- * The same, extended: comp_mask must have IBV_QP_INIT_ATTR_PD, and may have IBV_QP_INIT_ATTR_CREATE_FLAGS with no
- * flags; EOPNOTSUPP: anything else, send_ops_flags too.
+ * The same, extended: comp_mask must have IBV_QP_INIT_ATTR_PD (EINVAL without), and may have
+ * IBV_QP_INIT_ATTR_CREATE_FLAGS with IBV_QP_CREATE_BLOCK_SELF_MCAST_LB or none, and IBV_QP_INIT_ATTR_SEND_OPS_FLAGS with
+ * the operations that ibv_wr_*() will post. EOPNOTSUPP: any other attribute or flag, or an operation that QPs of that
+ * type do not have.
  */
 struct ibv_qp *flexins_create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr);
 /*
@@ -261,7 +263,13 @@ int flexins_destroy_qp(struct ibv_qp *qp);
  * what the question is). op: of enum ibv_wr_opcode; flags: 0.
  */
 int flexins_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode op, uint32_t flags);
-/* The QP for ibv_wr_*(): NULL, none has send operations yet. */
+/*
+ * The QP for ibv_wr_*(); NULL: it was not created with send_ops_flags. From ibv_wr_start() to ibv_wr_complete() or
+ * ibv_wr_abort() a batch keeps other posters of the QP out; polling is allowed meanwhile. What setters point at is free
+ * when they return. ibv_wr_complete() returns 0, and all of the batch is posted, in order; or the first error, and nothing
+ * is: EINVAL: the QP's state, a request as flexins_post_send() refuses it, or a setter that belongs to no request;
+ * ENOMEM: more requests than the send queue has room for; EOPNOTSUPP: an operation that send_ops_flags did not name.
+ */
 struct ibv_qp_ex *flexins_qp_to_qp_ex(struct ibv_qp *qp);
 
 /*

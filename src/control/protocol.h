@@ -221,6 +221,11 @@ struct fx_create_cq_req {
 	uint32_t rsvd;
 };
 
+enum fx_qp_flags {
+	FX_QPF_BLOCK_MCAST_LOOP =
+		1, /* UD: what it sends to a group that it is a member of does not come back */
+	FX_QPF_KNOWN = FX_QPF_BLOCK_MCAST_LOOP,
+};
 enum fx_qp_type { FX_QPT_RC = 2, FX_QPT_UC = 3, FX_QPT_UD = 4 }; /* as enum ibv_qp_type */
 struct fx_create_qp_req {
 	struct fx_msg_head head;
@@ -233,6 +238,8 @@ struct fx_create_qp_req {
 	uint32_t rq_shift; /* log2 of the receive ring's slots */
 	uint64_t rq_off;   /* arena; FX_LINE aligned, zeroed */
 	uint64_t cookie;
+	uint32_t flags; /* enum fx_qp_flags */
+	uint32_t rsvd;
 };
 struct fx_create_qp_rep {
 	struct fx_msg_head head;

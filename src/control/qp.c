@@ -33,6 +33,9 @@ static int check_caps(struct fx_client *c, const struct fx_create_qp_req *req)
 	if (req->type != FX_QPT_RC && req->type != FX_QPT_UC && req->type != FX_QPT_UD)
 		return fx_refuse(c, -EOPNOTSUPP, "QPs of type %u: this core has RC (%u), UC (%u) and UD (%u)",
 				 req->type, FX_QPT_RC, FX_QPT_UC, FX_QPT_UD);
+	if (req->flags & ~(uint32_t)FX_QPF_KNOWN)
+		return fx_refuse(c, -EINVAL, "a QP with flags %#x: this core knows %#x", req->flags,
+				 FX_QPF_KNOWN);
 	for (size_t i = 0; i < sizeof(caps) / sizeof(caps[0]); i++)
 		if (caps[i].want > caps[i].max)
 			return fx_refuse(c, -EINVAL, "%s %u: the device has at most %u", caps[i].name,

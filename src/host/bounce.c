@@ -100,11 +100,11 @@ static bool cut(struct fx_vqp *qp, const struct ibv_sge *sge, int n, bool land, 
 
 /* ---- buffers ---- */
 
-/* The queue's next request will use `b`. */
-static void attach(struct fx_shadow *s, struct fx_bounce *b)
+/* The queue's request number `index` will use `b`. */
+static void attach(struct fx_shadow *s, uint32_t index, struct fx_bounce *b)
 {
-	s->bounce[s->head & s->mask] = b;
-	__atomic_store_n(&s->bounce_end, s->head + 1, __ATOMIC_RELAXED);
+	s->bounce[index & s->mask] = b;
+	__atomic_store_n(&s->bounce_end, index + 1, __ATOMIC_RELAXED);
 }
 
 static struct fx_bounce *get_buffer(const struct fx_vqp *qp, struct fx_shadow *s, uint64_t len)
@@ -153,7 +153,7 @@ static bool divert(const struct fx_vqp *qp, struct cut *c, struct fx_bounce *b, 
 }
 
 /* False: it has to go as it is. */
-static bool through_buffer(struct fx_vqp *qp, struct fx_shadow *s, struct cut *c, bool land)
+static bool through_buffer(struct fx_vqp *qp, struct fx_shadow *s, uint32_t index, struct cut *c, bool land)
 {
 	struct fx_bounce *b = get_buffer(qp, s, c->slow);
 
@@ -163,7 +163,7 @@ static bool through_buffer(struct fx_vqp *qp, struct fx_shadow *s, struct cut *c
 		put_buffer(qp, b);
 		return false;
 	}
-	attach(s, b);
+	attach(s, index, b);
 	return true;
 }
 
@@ -202,15 +202,15 @@ static bool send_inline(const struct fx_vqp *qp, const struct ibv_send_wr **wr, 
 }
 
 /*
- * The newest landing under way that has anything of `sge`: 1 and the SGE is there, and `b` has its loan; 0: there is
+ * The newest landing before request `index` that has anything of `sge`: 1 and the SGE is there, and `b` has its loan; 0: there is
  * none; -ENOMEM: it has a part only. Holds the pool's lock, and so the requests under way keep their buffers.
  */
-static int borrow(const struct fx_shadow *s, struct fx_bounce *b, uint64_t addr, struct ibv_sge *sge,
-		  uint32_t lkey)
+static int borrow(const struct fx_shadow *s, uint32_t index, struct fx_bounce *b, uint64_t addr,
+		  struct ibv_sge *sge, uint32_t lkey)
 {
 	uint32_t tail = __atomic_load_n(&s->tail, __ATOMIC_ACQUIRE); /* against fx_shadow_retire() */
 
-	for (uint32_t i = s->head; i != tail; i--) {
+	for (uint32_t i = index; i != tail; i--) {
 		struct fx_bounce *from = s->bounce[(i - 1) & s->mask];
 
 		for (uint32_t k = 0; from && k < from->nland; k++) {
@@ -244,7 +244,7 @@ static uint64_t address_of(struct fx_vqp *qp, const struct ibv_sge *sge)
 	return addr;
 }
 
-static int fenced(struct fx_vqp *qp, const struct ibv_send_wr **wr, struct fx_detour *d)
+static int fenced(struct fx_vqp *qp, uint32_t index, const struct ibv_send_wr **wr, struct fx_detour *d)
 {
 	struct fx_pool *pool = fx_pool_of(qp);
 	struct fx_bounce *b = get_buffer(qp, &qp->sq, 1); /* for its loans only */
@@ -259,11 +259,11 @@ static int fenced(struct fx_vqp *qp, const struct ibv_send_wr **wr, struct fx_de
 		if (!d->sge[i].length)
 			continue;
 		fx_lock(&pool->lock);
-		rc = borrow(&qp->sq, b, addr, &d->sge[i], pool->lkey);
+		rc = borrow(&qp->sq, index, b, addr, &d->sge[i], pool->lkey);
 		fx_unlock(&pool->lock);
 	}
 	if (rc >= 0 && b->nloan) {
-		attach(&qp->sq, b);
+		attach(&qp->sq, index, b);
 		*wr = &d->wr;
 		return 0;
 	}
@@ -279,7 +279,7 @@ static bool fetching(const struct fx_vqp *qp)
 	return (int32_t)(qp->fetch_end - __atomic_load_n(&qp->sq.tail, __ATOMIC_ACQUIRE)) > 0;
 }
 
-int fx_bounce_source(struct fx_vqp *qp, const struct ibv_send_wr **wr, struct fx_detour *d)
+int fx_bounce_source(struct fx_vqp *qp, uint32_t index, const struct ibv_send_wr **wr, struct fx_detour *d)
 {
 	struct ibv_qp_cap room = fx_qp_room(qp);
 	struct cut c;
@@ -287,25 +287,26 @@ int fx_bounce_source(struct fx_vqp *qp, const struct ibv_send_wr **wr, struct fx
 	if ((*wr)->send_flags & IBV_SEND_INLINE)
 		return 0;
 	if (((*wr)->send_flags & IBV_SEND_FENCE) && fetching(qp))
-		return fx_shadow_bounced(&qp->sq) && fx_alive(qp->ctx) ? fenced(qp, wr, d) : 0;
+		return fx_shadow_bounced(&qp->sq) && fx_alive(qp->ctx) ? fenced(qp, index, wr, d) : 0;
 	if (!cut(qp, (*wr)->sg_list, (*wr)->num_sge, false, room.max_send_sge, &c))
 		return 0;
 	if (c.known && c.total <= room.max_inline_data && send_inline(qp, wr, &c, d))
 		return 0;
-	if (through_buffer(qp, &qp->sq, &c, false))
+	if (through_buffer(qp, &qp->sq, index, &c, false))
 		*wr = with_parts(d, *wr, &c);
 	return 0;
 }
 
 /* ---- landings ---- */
 
-void fx_bounce_landing(struct fx_vqp *qp, const struct ibv_send_wr **wr, bool atomic, struct fx_detour *d)
+void fx_bounce_landing(struct fx_vqp *qp, uint32_t index, const struct ibv_send_wr **wr, bool atomic,
+		       struct fx_detour *d)
 {
 	struct ibv_sge word;
 	struct cut c;
 	bool slow;
 
-	qp->fetch_end = qp->sq.head + 1;
+	qp->fetch_end = index + 1;
 	if (!atomic) {
 		slow = cut(qp, (*wr)->sg_list, (*wr)->num_sge, true, fx_qp_room(qp).max_send_sge, &c);
 	} else {
@@ -315,7 +316,7 @@ void fx_bounce_landing(struct fx_vqp *qp, const struct ibv_send_wr **wr, bool at
 			word.length = sizeof(uint64_t);
 		slow = word.length == sizeof(uint64_t) && cut(qp, &word, 1, true, 1, &c);
 	}
-	if (slow && through_buffer(qp, &qp->sq, &c, true))
+	if (slow && through_buffer(qp, &qp->sq, index, &c, true))
 		*wr = with_parts(d, *wr, &c);
 }
 
@@ -324,7 +325,7 @@ uint32_t fx_bounce_recv(struct fx_vqp *qp, const struct ibv_recv_wr *wr, struct 
 	struct cut c;
 
 	if (cut(qp, wr->sg_list, wr->num_sge, true, fx_qp_room(qp).max_recv_sge, &c) &&
-	    through_buffer(qp, &qp->rq, &c, true)) {
+	    through_buffer(qp, &qp->rq, qp->rq.head, &c, true)) {
 		for (uint32_t i = 0; i < c.n; i++)
 			memcpy(&sge[i], &c.part[i].sge, sizeof(sge[i]));
 		return c.n;
@@ -395,9 +396,19 @@ bool fx_bounce_complete(struct fx_vqp *qp, struct fx_shadow *s, struct fx_cqe *c
 	return true;
 }
 
-void fx_bounce_drop(struct fx_vqp *qp, struct fx_shadow *s, uint32_t end)
+static void drop(struct fx_vqp *qp, struct fx_shadow *s, uint32_t from, uint32_t end)
 {
-	for (uint32_t i = s->tail; s->bounce && i != end; i++)
+	for (uint32_t i = from; s->bounce && i != end; i++)
 		if (s->bounce[i & s->mask])
 			detach(qp, s, i);
+}
+
+void fx_bounce_drop(struct fx_vqp *qp, struct fx_shadow *s, uint32_t end)
+{
+	drop(qp, s, s->tail, end);
+}
+
+void fx_bounce_cancel(struct fx_vqp *qp, uint32_t end)
+{
+	drop(qp, &qp->sq, qp->sq.head, end);
 }

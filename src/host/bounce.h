@@ -99,12 +99,15 @@ struct fx_detour {
 };
 
 /*
- * A checked request that will be the next in the shadow queue, under the queue's lock: *wr becomes the detour's where
- * that is better, and the shadow queue knows the buffer. 0; -ENOMEM: not before an earlier request has completed.
+ * A checked request that will be the shadow queue's number `index`, under the queue's lock: *wr becomes the detour's
+ * where that is better, and the shadow queue knows the buffer. 0; -ENOMEM: not before an earlier request has completed.
  */
-int fx_bounce_source(struct fx_vqp *qp, const struct ibv_send_wr **wr, struct fx_detour *d);
-void fx_bounce_landing(struct fx_vqp *qp, const struct ibv_send_wr **wr, bool atomic, struct fx_detour *d);
-/* The same for a receive; writes its SGEs into sge[FX_MAX_SGE] and returns how many. */
+int fx_bounce_source(struct fx_vqp *qp, uint32_t index, const struct ibv_send_wr **wr, struct fx_detour *d);
+void fx_bounce_landing(struct fx_vqp *qp, uint32_t index, const struct ibv_send_wr **wr, bool atomic,
+		       struct fx_detour *d);
+/* Requests before `end` that were to be the next of the send queue, and are not posted after all. */
+void fx_bounce_cancel(struct fx_vqp *qp, uint32_t end);
+/* The same as a landing for the next receive; writes its SGEs into sge[FX_MAX_SGE] and returns how many. */
 uint32_t fx_bounce_recv(struct fx_vqp *qp, const struct ibv_recv_wr *wr, struct fx_sge *sge);
 
 /*

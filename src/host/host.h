@@ -25,7 +25,9 @@
  *	queue.h		shadow queues and the QPs of a CQ
  *	cq.c		completion queues and polling
  *	qp.c		life and states of a QP
- *	post.c		posting
+ *	entry.h		send requests as entries of the pipe
+ *	post.c		posting lists of requests
+ *	wr.c		posting batches of ibv_wr_*()
  *	bounce.h	ways round the core's helper thread: slow.c, pool.c, bounce.c
  *	events.c	records of the event ring, asynchronous events
  *	channel.c	completion channels
@@ -33,8 +35,9 @@
  *	text.c		the texts of verbs
  *
  * Inside, functions return 0 or a negative errno; the flexins_* functions return what the verbs manual says.
- * Locks are taken in this order: list of contexts, the making of pools (pool.c), regions (mr.c), context, CQs by
- * address, window, send queue, receive queue, pipe, arena, slow regions, a pool.
+ * Locks are taken in this order: list of contexts, the making of pools (pool.c), regions (mr.c), context, window, send
+ * queue (a program may poll in the midst of a batch of ibv_wr_*()), receive queue, CQs by address, pipe, arena, slow
+ * regions, a pool.
  */
 #ifndef FX_HOST_HOST_H
 #define FX_HOST_HOST_H
@@ -215,8 +218,12 @@ struct fx_vcq {
 	struct fx_vcq *next; /* of its bucket */
 };
 
+struct fx_batch;
 struct fx_vqp {
-	struct ibv_qp qp;
+	union {
+		struct ibv_qp qp;
+		struct ibv_qp_ex ex; /* begins with it */
+	};
 	struct fx_context *ctx;
 	uint32_t state; /* enum ibv_qp_state as posting sees it, atomic */
 	uint32_t qpn_gen;
@@ -226,6 +233,7 @@ struct fx_vqp {
 		max_inline; /* the application's: the core was told fx_qp_room()'s */
 	uint32_t
 		fetch_end; /* of the send request after the newest that fetches; kept while there is slow memory */
+	struct fx_batch *batch; /* NULL: no ibv_wr_*() */
 	struct fx_shadow sq;
 	uint32_t rq_lock __attribute__((aligned(FX_LINE)));
 	struct fx_shadow rq;
@@ -315,8 +323,8 @@ void fx_cqs_lock(struct fx_vqp *qp);
 void fx_cqs_unlock(struct fx_vqp *qp);
 
 /* ---- post.c ---- */
-/* An entry into the context's pipe, and a kick; false: the core is gone. */
-bool fx_pipe_send(struct fx_context *ctx, const void *slot, uint32_t nslots);
+/* Entries of nslots slots in all into the context's pipe, and a kick; false: the core is gone. */
+bool fx_pipe_send(struct fx_context *ctx, const struct fx_sq_slot *slot, uint32_t nslots);
 
 /* ---- events.c; fx_lock()s may be taken under ctx->lock, and never the other way round ---- */
 static inline struct fx_channel *fx_channel_of(struct ibv_comp_channel *channel)

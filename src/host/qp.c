@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "host/bounce.h"
+#include "host/wr.h"
 
 /* ---- attributes, to and from the wire of the control protocol ---- */
 
@@ -151,6 +152,7 @@ static void free_queues(struct fx_vqp *qp)
 	free(qp->rq.bounce);
 	free(qp->sq.wr);
 	free(qp->rq.wr);
+	free(qp->batch);
 }
 
 static int make_queues(struct fx_vqp *qp, const struct ibv_qp_cap *cap)
@@ -178,7 +180,8 @@ free_sq:
 	return err;
 }
 
-static int ask_create(struct fx_vqp *qp, const struct ibv_pd *pd, const struct ibv_qp_init_attr *a)
+static int ask_create(struct fx_vqp *qp, const struct ibv_pd *pd, const struct ibv_qp_init_attr *a,
+		      uint32_t flags)
 {
 	struct ibv_qp_cap room = fx_qp_room(qp);
 	struct fx_create_qp_req req = {.head = {.op = FX_MSG_CREATE_QP},
@@ -193,6 +196,7 @@ static int ask_create(struct fx_vqp *qp, const struct ibv_pd *pd, const struct i
 				       .max_recv_sge = room.max_recv_sge,
 				       .max_inline = room.max_inline_data,
 				       .rq_shift = qp->ring.shift,
+				       .flags = flags,
 				       .rq_off = qp->ring_off,
 				       .cookie = qp->cookie};
 	struct fx_create_qp_rep rep;
@@ -284,7 +288,8 @@ static struct fx_vqp *new_qp(struct ibv_pd *pd, const struct ibv_qp_init_attr *a
 	return qp;
 }
 
-struct ibv_qp *flexins_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
+/* flags: enum fx_qp_flags; ops: enum ibv_qp_create_send_ops_flags */
+static struct ibv_qp *create(struct ibv_pd *pd, struct ibv_qp_init_attr *a, uint32_t flags, uint64_t ops)
 {
 	int err = check_init(fx_context_of(pd->context), pd, a);
 	struct fx_vqp *qp;
@@ -297,7 +302,10 @@ struct ibv_qp *flexins_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
 	err = make_queues(qp, &a->cap);
 	if (err)
 		goto free_qp;
-	err = ask_create(qp, pd, a);
+	err = ops ? fx_batch_make(qp, ops) : 0;
+	if (err)
+		goto free_queues;
+	err = ask_create(qp, pd, a, flags);
 	if (err)
 		goto free_queues;
 	err = list_qp(qp);
@@ -314,21 +322,53 @@ free_qp:
 	return fx_null(err);
 }
 
+struct ibv_qp *flexins_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
+{
+	return create(pd, a, 0, 0);
+}
+
+/* What of an extended creation is not the plain one's: EINVAL, EOPNOTSUPP or 0, with a text. */
+static int check_extended(const struct ibv_qp_init_attr_ex *a, uint32_t flags, uint64_t ops)
+{
+	const uint32_t known =
+		IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_CREATE_FLAGS | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
+
+	if (a->comp_mask & ~known) {
+		fx_why("ibv_create_qp_ex: comp_mask %#x: %#x is unknown here", a->comp_mask,
+		       a->comp_mask & ~known);
+		return EOPNOTSUPP;
+	}
+	if (!(a->comp_mask & IBV_QP_INIT_ATTR_PD) || !a->pd)
+		return EINVAL;
+	if (flags & ~(uint32_t)IBV_QP_CREATE_BLOCK_SELF_MCAST_LB) {
+		fx_why("ibv_create_qp_ex: create_flags %#x: there is IBV_QP_CREATE_BLOCK_SELF_MCAST_LB only",
+		       flags);
+		return EOPNOTSUPP;
+	}
+	if (!fx_batch_ops_ok(a->qp_type, ops)) {
+		fx_why("ibv_create_qp_ex: QPs of type %d have not all of send_ops_flags %#llx", a->qp_type,
+		       (unsigned long long)ops);
+		return EOPNOTSUPP;
+	}
+	return 0;
+}
+
 struct ibv_qp *flexins_create_qp_ex(struct ibv_context *c, struct ibv_qp_init_attr_ex *a)
 {
+	uint32_t flags = a->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS ? a->create_flags : 0;
+	uint64_t ops = a->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS ? a->send_ops_flags : 0;
+	int err = check_extended(a, flags, ops);
 	struct ibv_qp_init_attr base;
 	struct ibv_qp *qp;
 
-	if (!(a->comp_mask & IBV_QP_INIT_ATTR_PD))
-		return fx_null(a->comp_mask ? EOPNOTSUPP : EINVAL);
-	if ((a->comp_mask & ~(uint32_t)(IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_CREATE_FLAGS)) ||
-	    ((a->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS) && a->create_flags))
-		return fx_null(EOPNOTSUPP);
-	if (!a->pd || a->pd->context != c)
-		return fx_null(EINVAL);
+	if (!err && a->pd->context != c)
+		err = EINVAL;
+	if (err)
+		return fx_null(err);
 	/* the extended structure starts with the plain one */
 	memcpy(&base, a, sizeof(base));
-	qp = flexins_create_qp(a->pd, &base);
+	qp = create(a->pd, &base, flags & IBV_QP_CREATE_BLOCK_SELF_MCAST_LB ? FX_QPF_BLOCK_MCAST_LOOP : 0,
+		    ops);
 	if (qp)
 		a->cap = base.cap;
 	return qp;
@@ -364,18 +404,18 @@ static void set_state(struct fx_vqp *qp, uint32_t state)
 /* The core has done it. After RESET nothing posted before completes any more; the counters go on (guarantee P4). */
 static void moved(struct fx_vqp *qp, const struct fx_modify_qp_rep *rep)
 {
-	fx_cqs_lock(qp);
 	fx_lock(&qp->sq_lock);
 	fx_lock(&qp->rq_lock);
+	fx_cqs_lock(qp);
 	qp->qpn_gen = fx_qpn_gen(qp->qp.qp_num, (uint8_t)rep->gen);
 	__atomic_store_n(&qp->state, rep->state, __ATOMIC_RELAXED);
 	if (rep->state == IBV_QPS_RESET) {
 		drop_shadow(qp, &qp->sq);
 		drop_shadow(qp, &qp->rq);
 	}
+	fx_cqs_unlock(qp);
 	fx_unlock(&qp->rq_lock);
 	fx_unlock(&qp->sq_lock);
-	fx_cqs_unlock(qp);
 	qp->qp.state = rep->state;
 }
 
@@ -457,10 +497,4 @@ int flexins_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode op, uin
 	(void)op;
 	(void)flags;
 	return 0; /* a message's last byte is written last; the order of those before is not promised */
-}
-
-struct ibv_qp_ex *flexins_qp_to_qp_ex(struct ibv_qp *qp)
-{
-	(void)qp;
-	return NULL; /* no QP is created with send operations */
 }

@@ -45,24 +45,43 @@ static inline int fx_shadow_init(struct fx_shadow *s, uint32_t cap)
 	return s->wr ? 0 : -ENOMEM;
 }
 
-static inline bool fx_shadow_full(const struct fx_shadow *s)
+/* Is there room for number `index`, the head's or one soon after it? */
+static inline bool fx_shadow_fits(const struct fx_shadow *s, uint32_t index)
 {
 	/* acquire: the retirer has read an entry before the poster writes it again */
-	return s->head - __atomic_load_n(&s->tail, __ATOMIC_ACQUIRE) >= s->cap;
+	return index - __atomic_load_n(&s->tail, __ATOMIC_ACQUIRE) < s->cap;
+}
+
+static inline bool fx_shadow_full(const struct fx_shadow *s)
+{
+	return !fx_shadow_fits(s, s->head);
+}
+
+/* Of a request that fits; it is not outstanding before fx_shadow_post(). */
+static inline void fx_shadow_note(struct fx_shadow *s, uint32_t index, uint64_t wr_id, uint8_t opcode,
+				  bool signaled)
+{
+	s->wr[index & s->mask] =
+		(struct fx_shadow_wr){.wr_id = wr_id, .opcode = opcode, .signaled = signaled};
+}
+
+/* All that was noted before number `head` is outstanding from now on. */
+static inline void fx_shadow_post(struct fx_shadow *s, uint32_t head)
+{
+	/* release: the entries are written before the retirer can find their indices outstanding */
+	__atomic_store_n(&s->head, head, __ATOMIC_RELEASE);
 }
 
 static inline void fx_shadow_push(struct fx_shadow *s, uint64_t wr_id, uint8_t opcode, bool signaled)
 {
-	s->wr[s->head & s->mask] =
-		(struct fx_shadow_wr){.wr_id = wr_id, .opcode = opcode, .signaled = signaled};
-	/* release: the entry is written before the retirer can find its index outstanding */
-	__atomic_store_n(&s->head, s->head + 1, __ATOMIC_RELEASE);
+	fx_shadow_note(s, s->head, wr_id, opcode, signaled);
+	fx_shadow_post(s, s->head + 1);
 }
 
 /* Is that one outstanding? The retirer's question. */
 static inline bool fx_shadow_holds(const struct fx_shadow *s, uint32_t index)
 {
-	/* acquire: against fx_shadow_push() */
+	/* acquire: against fx_shadow_post() */
 	return index - s->tail < __atomic_load_n(&s->head, __ATOMIC_ACQUIRE) - s->tail;
 }
 
@@ -71,7 +90,7 @@ static inline struct fx_shadow_wr fx_shadow_retire(struct fx_shadow *s, uint32_t
 {
 	struct fx_shadow_wr wr = s->wr[index & s->mask];
 
-	__atomic_store_n(&s->tail, index + 1, __ATOMIC_RELEASE); /* against fx_shadow_full() */
+	__atomic_store_n(&s->tail, index + 1, __ATOMIC_RELEASE); /* against fx_shadow_fits() */
 	return wr;
 }
 
@@ -86,7 +105,7 @@ static inline bool fx_shadow_bounced(const struct fx_shadow *s)
 
 static inline void fx_shadow_drop_all(struct fx_shadow *s)
 {
-	__atomic_store_n(&s->tail, s->head, __ATOMIC_RELEASE); /* against fx_shadow_full() */
+	__atomic_store_n(&s->tail, s->head, __ATOMIC_RELEASE); /* against fx_shadow_fits() */
 }
 
 /* ---- QPs of a CQ by number: open addressing, at most half full ---- */

@@ -6,6 +6,7 @@
  */
 #include "sections.h"
 
+/* clang-format off */
 const struct section *const sections[] = {
 	&section_device,
 	&section_memory,
@@ -16,6 +17,7 @@ const struct section *const sections[] = {
 	&section_sge,
 	&section_atomic,
 	&section_queue,
+	&section_wr,
 	&section_order,
 	&section_modify,
 	&section_states,
