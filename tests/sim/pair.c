@@ -58,7 +58,7 @@ static struct qp *make_qp(struct pair *p, unsigned i)
 		.gen = 3,
 		.ctx = 1,
 		.pd = 1,
-		.type = FX_QPT_RC,
+		.type = p->opt.type ? p->opt.type : FX_QPT_RC,
 		.max_send_wr = p->opt.max_send,
 		.max_recv_wr = p->opt.max_recv,
 		.max_send_sge = p->opt.max_sge,
@@ -92,6 +92,8 @@ struct pair *pair_create(const struct pair_opt *opt)
 		p->opt.cqes = given.cqes ? given.cqes : defaults.cqes;
 		p->opt.rnr_retry = given.rnr_retry ? given.rnr_retry : defaults.rnr_retry;
 		p->opt.kind = given.kind;
+		p->opt.type = given.type;
+		p->opt.ip6 = given.ip6;
 		p->opt.rd_atomic = given.rd_atomic ? given.rd_atomic : defaults.rd_atomic;
 	}
 	p->rng = rng_of(1, 1);
@@ -99,6 +101,7 @@ struct pair *pair_create(const struct pair_opt *opt)
 	p->s->tap = tap;
 	p->s->tap_arg = p;
 	p->attr = (struct link_attr){
+		.ip6 = p->opt.ip6,
 		.mtu = p->opt.mtu,
 		.psn = {0xfffff0, 0x7ffff0},
 		.timeout = p->opt.timeout,
@@ -126,6 +129,8 @@ struct pair *pair_create(const struct pair_opt *opt)
 				       p->opt.kind, &p->rng);
 		memset(p->mem[i]->bytes, OR_POISON, PAIR_MEM);
 	}
+	for (unsigned i = 0; i < SIM_HOSTS; i++)
+		ah_publish(p->h[i], &p->ah[i], 1, 1, p->opt.ip6);
 	pair_connect(p);
 	return p;
 }
@@ -162,7 +167,7 @@ void pair_run(struct pair *p, uint64_t ns)
 
 struct wr pair_wr(struct pair *p, unsigned from, uint8_t op, uint32_t off, uint32_t len, uint32_t roff)
 {
-	return (struct wr){
+	struct wr w = {
 		.op = op,
 		.flags = FX_WRF_SIGNALED,
 		.nsge = 1,
@@ -171,6 +176,10 @@ struct wr pair_wr(struct pair *p, unsigned from, uint8_t op, uint32_t off, uint3
 		.rkey = p->mem[!from]->mr.key,
 		.imm = 0x11223344,
 	};
+
+	if (p->opt.type == FX_QPT_UD)
+		wr_address(&w, p->ah[from].handle, p->q[!from]->qpn, HOST_QKEY);
+	return w;
 }
 
 void pair_post(struct pair *p, unsigned from, uint8_t op, uint32_t off, uint32_t len, uint32_t roff)

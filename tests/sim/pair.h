@@ -25,6 +25,8 @@ struct pair_opt {
 	bool chaos;
 	uint32_t look_ns;   /* as struct host_cfg has it */
 	enum mem_kind kind; /* of both memories */
+	uint32_t type;	    /* enum fx_qp_type; 0: RC */
+	bool ip6;
 };
 
 /* A frame as the tap saw it. */
@@ -40,6 +42,7 @@ struct pair {
 	struct qp *q[SIM_HOSTS];
 	struct cq *cq[SIM_HOSTS];
 	struct mem *mem[SIM_HOSTS];
+	struct fx_ah ah[SIM_HOSTS]; /* for the other host */
 	struct rng rng;
 	struct pair_opt opt;
 	struct link_attr attr;

@@ -153,7 +153,8 @@ struct fx_dma_engine *slow_engine_create(uint64_t seed, unsigned delay);
 uint64_t slow_engine_refused(const struct fx_dma_engine *e); /* copies for which there was no room */
 
 /* ---- host ---- */
-enum { HOST_MRS = 4096, HOST_MWS = 16, HOST_QPS = 256, HOST_CTXS = 256 };
+enum { HOST_MRS = 4096, HOST_MWS = 16, HOST_AHS = 16, HOST_QPS = 256, HOST_CTXS = 256 };
+enum { HOST_QKEY = 0x11111111 }; /* of every UD QP */
 
 struct cq {
 	struct fx_cq core;
@@ -172,6 +173,12 @@ struct wr {
 	uint32_t imm;
 	uint64_t compare_add, swap; /* atomics */
 };
+/* Of a datagram: where it goes. */
+static inline void wr_address(struct wr *w, uint32_t ah, uint32_t qpn, uint32_t qkey)
+{
+	w->remote_addr = ah | (uint64_t)qpn << 32;
+	w->rkey = qkey;
+}
 
 struct qp {
 	struct host *h;
@@ -209,6 +216,8 @@ struct host {
 	struct fx_mr_table table;
 	_Atomic(struct fx_mr *) mr_slot[HOST_MRS];
 	_Atomic(struct fx_mw *) mw_slot[HOST_MWS];
+	struct fx_ah_table ahs;
+	_Atomic(struct fx_ah *) ah_slot[HOST_AHS];
 	uint32_t next_mr;
 	struct rng rng;
 	struct frame *in_head, *in_tail;
@@ -244,6 +253,8 @@ struct link_attr {
 struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq, struct cq *rcq,
 		     uint32_t sq_index, uint32_t rq_index);
 bool qp_destroy(struct qp *q); /* false: something still pointed at it */
+/* An address handle of `h` for the other host; it is the caller's, at this index. */
+void ah_publish(struct host *h, struct fx_ah *ah, uint32_t slot, uint32_t pd, bool ip6);
 /* Through INIT to RTR, or on to RTS. Returns the first error. */
 int qp_listen(struct qp *q, const struct qp *peer, const struct link_attr *a);
 int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a);

@@ -15,6 +15,7 @@ enum {
 	M_ACCESS = 1 << 3,
 	M_PKEY = 1 << 4,
 	M_PORT = 1 << 5,
+	M_QKEY = 1 << 6,
 	M_AV = 1 << 7,
 	M_MTU = 1 << 8,
 	M_TIMEOUT = 1 << 9,
@@ -112,6 +113,7 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 		.window = cfg->window,
 		.icrc = cfg->icrc,
 		.mrs = &h->table,
+		.ahs = &h->ahs,
 		.env = {.event = on_event,
 			.cq_error = on_cq_error,
 			.trouble = on_trouble,
@@ -127,6 +129,7 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 	h->table.n = HOST_MRS;
 	h->table.mw = h->mw_slot;
 	h->table.nmw = HOST_MWS;
+	h->ahs = (struct fx_ah_table){.slot = h->ah_slot, .n = HOST_AHS};
 	h->next_mr = 1;
 	h->wake = h->app_at = h->look_next = SIM_NEVER;
 	tp.dma = cfg->chaos ? fx_dma_chaos_create(256, cfg->chaos_delay, rng_next(&h->rng))
@@ -371,25 +374,56 @@ static void address(uint8_t *a, const struct host *h, bool ip6)
 	a[15] = (uint8_t)(h->id + 1);
 }
 
+/* From the host to the other one. */
+static struct fx_l3 route(const struct host *h, bool ip6, uint32_t entropy)
+{
+	unsigned me = h->id;
+	struct fx_l3 l3 = {.dmac = {2, 0, 0, 0, 0, (uint8_t)!me},
+			   .smac = {2, 0, 0, 0, 0, (uint8_t)me},
+			   .vlan = 0xffff,
+			   .ip_version = ip6 ? 6 : 4,
+			   .ttl = 64,
+			   .df = true,
+			   .sport = (uint16_t)(0xc000 + entropy % 16384)};
+
+	address(l3.src, h, ip6);
+	address(l3.dst, h->s->host[!me], ip6);
+	return l3;
+}
+
+void ah_publish(struct host *h, struct fx_ah *ah, uint32_t slot, uint32_t pd, bool ip6)
+{
+	struct fx_l3 l3 = route(h, ip6, slot);
+
+	*ah = (struct fx_ah){.handle = 7u << FX_AH_INDEX_BITS | slot, .pd = pd};
+	fx_tmpl_init(&ah->tmpl, &l3);
+	h->ah_slot[slot] = ah;
+}
+
+/* What the transport does not know in a transition is left out. */
+static uint32_t known(const struct qp *q, uint32_t mask)
+{
+	static const uint32_t unknown[] = {
+		[FX_QPT_UC] = M_RD_ATOMIC | M_DEST_RD_ATOMIC | M_RNR_TIMER | M_TIMEOUT | M_RETRY |
+			      M_RNR_RETRY | M_QKEY,
+		[FX_QPT_RC] = M_QKEY,
+		[FX_QPT_UD] = ~(uint32_t)(M_STATE | M_PKEY | M_PORT | M_QKEY | M_SQ_PSN)};
+
+	return mask & ~unknown[q->cfg.type];
+}
+
 int qp_listen(struct qp *q, const struct qp *peer, const struct link_attr *a)
 {
 	struct fx_path path = {.mtu_max = SIM_MTU_MAX};
-	struct fx_qp_attr m = {.qp_state = INIT, .port_num = 1, .access = a->access};
+	struct fx_qp_attr m = {.qp_state = INIT, .port_num = 1, .access = a->access, .qkey = HOST_QKEY};
 	unsigned me = q->h->id;
 	int err;
 
-	err = fx_qp_modify(q->h->tp, q->core, &m, M_STATE | M_PKEY | M_PORT | M_ACCESS, NULL, 0, 0);
+	err = fx_qp_modify(q->h->tp, q->core, &m, known(q, M_STATE | M_PKEY | M_PORT | M_ACCESS | M_QKEY),
+			   NULL, 0, 0);
 	if (err)
 		return err;
-	path.l3 = (struct fx_l3){.dmac = {2, 0, 0, 0, 0, (uint8_t)!me},
-				 .smac = {2, 0, 0, 0, 0, (uint8_t)me},
-				 .vlan = 0xffff,
-				 .ip_version = a->ip6 ? 6 : 4,
-				 .ttl = 64,
-				 .df = true,
-				 .sport = (uint16_t)(0xc000 + q->qpn % 16384)};
-	address(path.l3.src, q->h, a->ip6);
-	address(path.l3.dst, peer->h, a->ip6);
+	path.l3 = route(q->h, a->ip6, q->qpn);
 	m.qp_state = RTR;
 	m.ah.port_num = 1;
 	while (128u << m.path_mtu < a->mtu)
@@ -398,9 +432,10 @@ int qp_listen(struct qp *q, const struct qp *peer, const struct link_attr *a)
 	m.rq_psn = a->psn[!me];
 	m.max_dest_rd_atomic = a->rd_atomic;
 	m.min_rnr_timer = a->min_rnr_timer;
-	return fx_qp_modify(q->h->tp, q->core, &m,
-			    M_STATE | M_AV | M_MTU | M_DEST_QPN | M_RQ_PSN | M_DEST_RD_ATOMIC | M_RNR_TIMER,
-			    &path, 0, 0);
+	return fx_qp_modify(
+		q->h->tp, q->core, &m,
+		known(q, M_STATE | M_AV | M_MTU | M_DEST_QPN | M_RQ_PSN | M_DEST_RD_ATOMIC | M_RNR_TIMER),
+		&path, 0, 0);
 }
 
 int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a)
@@ -416,7 +451,8 @@ int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a)
 	if (err)
 		return err;
 	return fx_qp_modify(q->h->tp, q->core, &m,
-			    M_STATE | M_SQ_PSN | M_TIMEOUT | M_RETRY | M_RNR_RETRY | M_RD_ATOMIC, NULL, 0, 0);
+			    known(q, M_STATE | M_SQ_PSN | M_TIMEOUT | M_RETRY | M_RNR_RETRY | M_RD_ATOMIC),
+			    NULL, 0, 0);
 }
 
 int qp_state(struct qp *q, uint32_t state)
