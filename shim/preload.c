@@ -98,7 +98,14 @@ EXPORT struct ibv_context *ibv_import_device(int cmd_fd)
 	static void *slot;
 	struct ibv_context *(*real)(int) = fx_shim_real("ibv_import_device", &slot);
 
-	return real ? real(cmd_fd) : flexins_import_device(cmd_fd);
+	struct ibv_context *ctx;
+
+	if (!real)
+		return flexins_import_device(cmd_fd);
+	fx_shim_real_only++;
+	ctx = real(cmd_fd);
+	fx_shim_real_only--;
+	return ctx;
 }
 
 EXPORT int ibv_fork_init(void)
@@ -146,7 +153,9 @@ static struct ibv_device **real_list(int *n)
 	struct ibv_device **list;
 
 	*n = 0;
+	fx_shim_real_only++;
 	list = get ? get(n) : NULL; /* fails where the kernel has no RDMA at all */
+	fx_shim_real_only--;
 	if (!list)
 		*n = 0;
 	return list;

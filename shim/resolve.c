@@ -82,7 +82,7 @@ static void *find_symbol(const struct symbols *s, const char *name)
 }
 
 /* The first definition behind this library, in the order of loading. */
-static void *find_behind_us(const char *name)
+void *fx_shim_behind(const char *name)
 {
 	bool behind = false;
 
@@ -108,8 +108,8 @@ __attribute__((constructor)) static void find_real(void)
 {
 	/* dlvsym is stored first, each with release: a thread that finds dlsym (acquire) has both */
 	if (!__atomic_load_n(&fx_shim_real_dlsym, __ATOMIC_ACQUIRE)) {
-		__atomic_store_n(&fx_shim_real_dlvsym, find_behind_us("dlvsym"), __ATOMIC_RELEASE);
-		__atomic_store_n(&fx_shim_real_dlsym, find_behind_us("dlsym"), __ATOMIC_RELEASE);
+		__atomic_store_n(&fx_shim_real_dlvsym, fx_shim_behind("dlvsym"), __ATOMIC_RELEASE);
+		__atomic_store_n(&fx_shim_real_dlsym, fx_shim_behind("dlsym"), __ATOMIC_RELEASE);
 	}
 	if (!fx_shim_real_dlsym || !fx_shim_real_dlvsym)
 		fx_shim_missing("dlsym");

@@ -8,6 +8,10 @@
  *	memory.c	exported madvise and mremap
  *	resolve.c	exported dlsym and dlvsym, and how to find the real functions behind ours
  *	verbs.def.h	the functions, a row each
+ *	paths.c		exported functions of paths: stat, access, readlink, ...
+ *	files.c		exported functions that open files: open, fopen, ...
+ *	dirs.c		exported functions of directories: opendir, scandir, ...
+ *	tree.h		the device's files, which these three show: tree.c, tree_text.c, tree.def.h
  */
 #ifndef FX_SHIM_SHIM_H
 #define FX_SHIM_SHIM_H
@@ -19,6 +23,15 @@
  * in *slot (which may be NULL), so that the search is done once.
  */
 void *fx_shim_real(const char *name, void **slot);
+
+/*
+ * The first default definition behind this library, in the order of loading; NULL: there is none. Asks no function of
+ * libc, so that it works in a constructor, and in malloc().
+ */
+void *fx_shim_behind(const char *name);
+
+/* While a thread is in the real libibverbs, it looks at the real devices only: counted. */
+extern __thread unsigned fx_shim_real_only __attribute__((tls_model("initial-exec")));
 
 /* Our definition of an exported verbs function; NULL: we have none of that name. */
 void *fx_shim_ours(const char *name);

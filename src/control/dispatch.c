@@ -51,6 +51,8 @@ static const struct request {
 			       fx_destroy_ah},
 	[FX_MSG_QUERY_PORT] = {"QUERY_PORT", HANDLE, sizeof(struct fx_query_port_rep), HOST | CTL,
 			       fx_query_port},
+	[FX_MSG_COUNTERS] = {"COUNTERS", HANDLE, sizeof(struct fx_counters_rep), HOST | CTL,
+			     fx_device_counters},
 	[FX_MSG_SHOW] = {"SHOW", HANDLE, sizeof(struct fx_handle_rep), HOST | CTL, fx_show},
 #undef HANDLE
 };

@@ -15,6 +15,7 @@
  *	quota.c		users, and what each of them holds
  *	object.c	lists of a context's objects
  *	pd.c mr.c mw.c channel.c cq.c qp.c ah.c path.c	the objects
+ *	counters.c	the device's counters, for a host
  *	show.c		the JSON document of SHOW
  *
  * All of it runs on the control thread. A request that needs a worker returns FX_LATER and goes on in the
@@ -194,6 +195,7 @@ union fx_msg {
 	struct fx_qp_req qp;
 	struct fx_query_qp_rep query_qp_rep;
 	struct fx_query_port_rep query_port_rep;
+	struct fx_counters_rep counters_rep;
 };
 
 struct fx_client {
@@ -220,6 +222,7 @@ struct fx_client {
 	struct fx_cmd_modify modify;
 	struct fx_grace grace;
 	struct fx_show *show;
+	struct fx_tally *tally;
 	void *target;
 	struct fx_stream *stream; /* tcp.c; NULL: its messages come as datagrams */
 };
@@ -377,6 +380,9 @@ int fx_resolve_ah(struct fx_client *c);
 int fx_destroy_ah(struct fx_client *c);
 int fx_query_port(struct fx_client *c);
 int fx_show(struct fx_client *c);
+int fx_device_counters(struct fx_client *c);
+/* The counters of one more worker. */
+void fx_snapshot_add(struct fx_cmd_snapshot *to, const struct fx_cmd_snapshot *from);
 
 /* ---- mr.c ---- */
 /* A key of this index in the table of keys, with as many bits of chance below it, and zeroes below them; -EIO. */

@@ -40,10 +40,11 @@ enum fx_msg_op {
 	 * Where both sides share no memory: over TCP, and AUTH before HELLO. KICK and WAKE have no reply, and come in
 	 * between at any time.
 	 */
-	FX_MSG_AUTH, /* the token, and whose memory it is; reply: how much of it the rings want */
-	FX_MSG_KICK, /* host -> core: a head, nothing else: there is something in the send pipe */
-	FX_MSG_WAKE, /* core -> host: struct fx_wake_msg */
-	FX_MSG_SHOW, /* flexinsctl: reply carries a memfd with a JSON document; `size` bytes */
+	FX_MSG_AUTH,	 /* the token, and whose memory it is; reply: how much of it the rings want */
+	FX_MSG_KICK,	 /* host -> core: a head, nothing else: there is something in the send pipe */
+	FX_MSG_WAKE,	 /* core -> host: struct fx_wake_msg */
+	FX_MSG_COUNTERS, /* a page of the device's counters: `handle` of them are passed over */
+	FX_MSG_SHOW,	 /* flexinsctl: reply carries a memfd with a JSON document; `size` bytes */
 	FX_MSG_COUNT
 };
 
@@ -325,5 +326,18 @@ struct fx_query_port_rep {
 	} gid[16];
 };
 static_assert(sizeof(struct fx_query_port_rep) <= FX_MSG_BYTES, "query_port reply");
+
+/* Counters come with their names: the host has no list of its own. "port_..." are the port's, others the transport's. */
+enum { FX_COUNTER_NAME = 32, FX_COUNTERS_PAGE = 48 };
+struct fx_counters_rep {
+	struct fx_msg_head head;
+	uint32_t total; /* there are so many */
+	uint32_t n;	/* and here these */
+	struct {
+		char name[FX_COUNTER_NAME];
+		uint64_t value;
+	} counter[FX_COUNTERS_PAGE];
+};
+static_assert(sizeof(struct fx_counters_rep) <= FX_MSG_BYTES, "counters reply");
 
 #endif

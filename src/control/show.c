@@ -110,17 +110,6 @@ static json_t *drops(const struct fx_counters *n)
 	return o;
 }
 
-static void add_counters(struct fx_cmd_snapshot *to, const struct fx_cmd_snapshot *from)
-{
-#define X(name, text) to->transport.name += from->transport.name;
-	FX_COUNTER_LIST(X)
-#undef X
-	for (int i = 0; i < FX_DROPS; i++)
-		to->transport.drop[i] += from->transport.drop[i];
-	to->memory += from->memory;
-	to->port = from->port; /* the port's own: the same from every worker */
-}
-
 static json_t *core(const struct fx_control *ctl)
 {
 	return json_pack("{s:s s:s s:I s:I s:I s:s s:s? s:s s:s s:I s:I}", "name", ctl->name, "version",
@@ -372,7 +361,7 @@ static void counters_seen(struct fx_cmd *cmd)
 	struct fx_client *c = cmd->arg;
 	struct fx_show *s = c->show;
 
-	add_counters(&s->total, &s->snap);
+	fx_snapshot_add(&s->total, &s->snap);
 	json_array_append_new(s->workers, worker_counters(&s->snap.worker));
 	s->worker++;
 	if (s->worker < c->ctl->cfg.workers) {

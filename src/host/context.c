@@ -240,6 +240,20 @@ static void unlist_context(struct fx_context *ctx)
 	pthread_mutex_unlock(&contexts_lock);
 }
 
+int fx_by_any_context(int (*ask)(struct fx_context *ctx, void *arg), void *arg)
+{
+	struct fx_context *ctx;
+	int err = -ENOENT;
+
+	pthread_mutex_lock(&contexts_lock);
+	for (ctx = contexts; ctx && !fx_alive(ctx);)
+		ctx = ctx->next;
+	if (ctx)
+		err = ask(ctx, arg);
+	pthread_mutex_unlock(&contexts_lock);
+	return err;
+}
+
 struct ibv_context *flexins_open_device(struct ibv_device *dev)
 {
 	struct fx_device *device = fx_device_of(dev);

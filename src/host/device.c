@@ -5,9 +5,11 @@
  *
  * Room: host. May use: control.c, libc.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "host/host.h"
@@ -26,6 +28,12 @@ bool flexins_owns_device(const struct ibv_device *dev)
 	return dev == &device.dev;
 }
 
+/* Not by access(), which the shim may answer, and for this very device. */
+static bool in_kernel(const char *path)
+{
+	return syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0;
+}
+
 /* A uverbs name that no real device has. */
 static void name_device(struct ibv_device *d)
 {
@@ -34,13 +42,22 @@ static void name_device(struct ibv_device *d)
 
 	do
 		snprintf(path, sizeof(path), "/sys/class/infiniband_verbs/uverbs%u", n);
-	while (access(path, F_OK) == 0 && ++n < 1024);
+	while (in_kernel(path) && ++n < 1024);
 	d->node_type = IBV_NODE_CA;
 	d->transport_type = IBV_TRANSPORT_IB;
 	snprintf(d->name, sizeof(d->name), "flexins0");
 	snprintf(d->dev_name, sizeof(d->dev_name), "uverbs%u", n);
 	snprintf(d->dev_path, sizeof(d->dev_path), "%s", path);
 	snprintf(d->ibdev_path, sizeof(d->ibdev_path), "/sys/class/infiniband/%s", d->name);
+}
+
+const struct ibv_device *fx_device_named(void)
+{
+	pthread_mutex_lock(&device_lock);
+	if (!device.dev.name[0])
+		name_device(&device.dev);
+	pthread_mutex_unlock(&device_lock);
+	return &device.dev;
 }
 
 static int probe(void)
@@ -54,9 +71,8 @@ static int probe(void)
 		return err;
 	fx_close_fds(&fds);
 	fx_conn_close(&conn);
+	fx_device_named();
 	pthread_mutex_lock(&device_lock);
-	if (!device.dev.name[0])
-		name_device(&device.dev);
 	device.limits = rep.limits;
 	pthread_mutex_unlock(&device_lock);
 	return 0;

@@ -11,6 +11,7 @@
  *	device.c	the device list: is there a core?
  *	context.c	open and close; whether the core still lives
  *	query.c		device, port, GID and P_Key answers
+ *	state.h		what the device is, for programs that only look around
  *	mr.c		protection domains and memory regions
  *	convert.c	turning private pages into shared ones
  *	stacks.c	which memory is a stack, and must stay private
@@ -293,9 +294,13 @@ int fx_ask(struct fx_context *ctx, void *req, size_t req_size, void *rep, size_t
 /* A request that names an object and whose reply says no more than that it was done. */
 int fx_ask_drop(struct fx_context *ctx, uint16_t op, uint32_t handle);
 uint32_t fx_pipe_pi(struct fx_context *ctx);
+/* Lets some open context of this process ask its core; -ENOENT: there is none. */
+int fx_by_any_context(int (*ask)(struct fx_context *ctx, void *arg), void *arg);
 
 /* ---- device.c, query.c, mr.c ---- */
 struct fx_device *fx_device_of(struct ibv_device *dev);
+/* The device with its names, whether there is a core or not. */
+const struct ibv_device *fx_device_named(void);
 int fx_port_refresh(struct fx_context *ctx);
 /* Text for the banner; call after the context's windows were set up. */
 void fx_windows_init(int uffd_dev_fd);

@@ -218,6 +218,7 @@ static uint32_t request_size(uint16_t op)
 		[FX_MSG_QUERY_QP] = sizeof(struct fx_qp_req),
 		[FX_MSG_DESTROY_QP] = sizeof(struct fx_qp_req),
 		[FX_MSG_QUERY_PORT] = sizeof(struct fx_handle_req),
+		[FX_MSG_COUNTERS] = sizeof(struct fx_handle_req),
 		[FX_MSG_SHOW] = sizeof(struct fx_handle_req),
 	};
 

@@ -143,7 +143,7 @@ static void garbage_after_the_greeting(void **state)
 		err = ask(&c, &req, len, op, NULL, 0);
 		while (c.nfds > 4 + c.hello.have_uffd)
 			close(c.fds[--c.nfds]);
-		assert_true(err < 0 || op == FX_MSG_ALLOC_PD || op == FX_MSG_SHOW ||
+		assert_true(err < 0 || op == FX_MSG_ALLOC_PD || op == FX_MSG_SHOW || op == FX_MSG_COUNTERS ||
 			    op == FX_MSG_CREATE_CHANNEL);
 		assert_int_not_equal(err, -EPIPE);
 	}
@@ -186,6 +186,7 @@ static void requests_of_the_wrong_size(void **state)
 		[FX_MSG_QUERY_QP] = sizeof(struct fx_qp_req),
 		[FX_MSG_DESTROY_QP] = sizeof(struct fx_qp_req),
 		[FX_MSG_QUERY_PORT] = sizeof(struct fx_handle_req),
+		[FX_MSG_COUNTERS] = sizeof(struct fx_handle_req),
 		[FX_MSG_SHOW] = sizeof(struct fx_handle_req),
 	};
 	struct play *p = *state;
@@ -246,6 +247,36 @@ static void control_connections_only_look(void **state)
 	assert_non_null(strstr(text, "\"name\":\"play\""));
 	leave(&c);
 	await_empty(p, 0);
+}
+
+/* Pages of names and values, each counter once. */
+static void counters_by_name(void **state)
+{
+	struct play *p = *state;
+	struct client c = join(p);
+	struct fx_handle_req req = {.handle = 0};
+	struct fx_counters_rep rep;
+	uint32_t seen = 0, bytes = 0;
+
+	do {
+		req.handle = seen;
+		assert_int_equal(ask(&c, &req, sizeof(req), FX_MSG_COUNTERS, &rep, sizeof(rep)), 0);
+		assert_int_equal(rep.n,
+				 rep.total - seen < FX_COUNTERS_PAGE ? rep.total - seen : FX_COUNTERS_PAGE);
+		for (uint32_t i = 0; i < rep.n; i++) {
+			assert_true(rep.counter[i].name[0] &&
+				    memchr(rep.counter[i].name, 0, FX_COUNTER_NAME));
+			bytes += strcmp(rep.counter[i].name, "port_tx_bytes") == 0;
+			bytes += strcmp(rep.counter[i].name, "tx_retransmits") == 0;
+			bytes += strcmp(rep.counter[i].name, "rx_drop_bad_icrc") == 0;
+		}
+		seen += rep.n;
+	} while (seen < rep.total);
+	assert_int_equal(bytes, 3);
+	req.handle = UINT32_MAX;
+	assert_int_equal(ask(&c, &req, sizeof(req), FX_MSG_COUNTERS, &rep, sizeof(rep)), 0);
+	assert_int_equal(rep.n, 0);
+	leave(&c);
 }
 
 /* It sends and sends and never reads: it is dropped, and meanwhile others are served. */
@@ -384,6 +415,7 @@ int main(void)
 		TEST(requests_of_the_wrong_size),
 		TEST(nothing_before_the_greeting),
 		TEST(control_connections_only_look),
+		TEST(counters_by_name),
 		TEST(a_client_that_does_not_read),
 		TEST(unwanted_descriptors),
 		TEST(a_child_keeps_the_socket),

@@ -471,8 +471,9 @@ static void vanishing_between_the_steps_of_reg_mr(void **state)
 /* Its last request is with the worker: nothing may go before that comes back. */
 static void vanishing_while_the_worker_is_busy(void **state)
 {
-	static const unsigned ops[] = {FX_MSG_DESTROY_QP, FX_MSG_QUERY_QP,  FX_MSG_CREATE_QP, FX_MSG_DEREG_MR,
-				       FX_MSG_SHOW,	  FX_MSG_MODIFY_QP, FX_MSG_DEALLOC_MW};
+	static const unsigned ops[] = {FX_MSG_DESTROY_QP, FX_MSG_QUERY_QP, FX_MSG_CREATE_QP,
+				       FX_MSG_DEREG_MR,	  FX_MSG_SHOW,	   FX_MSG_MODIFY_QP,
+				       FX_MSG_DEALLOC_MW, FX_MSG_COUNTERS};
 	struct play *p = *state;
 
 	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
