@@ -231,12 +231,49 @@ int flexins_get_cq_event(struct ibv_comp_channel *channel, struct ibv_cq **cq, v
 /* Acknowledges nevents of the CQ's events: flexins_destroy_cq() waits until all are. */
 void flexins_ack_cq_events(struct ibv_cq *cq, unsigned int nevents);
 
+/* ---- shared receive queues (IBTA 10.2.9; 11.2 Create/Modify/Query/Destroy SRQ) ---- */
+
+/*
+ * Creates a queue of receives that any number of QPs take from, of any types that this device has. attr: not kept;
+ * attr->attr is what the queue has: max_wr (receives outstanding, from their posting to the polling of their
+ * completions, in any of the QPs' CQs), max_sge. attr->attr.srq_limit arms its limit at once, as flexins_modify_srq() does.
+ * The memory that its receives name belongs to pd; the QPs may be of others. Returns an SRQ, to be freed with
+ * flexins_destroy_srq(); EINVAL: no entries, more than the device's max_srq_wr or max_srq_sge, a limit above max_wr.
+ */
+struct ibv_srq *flexins_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *attr);
+/*
+ * The same, extended: comp_mask must have IBV_SRQ_INIT_ATTR_PD, and may have IBV_SRQ_INIT_ATTR_TYPE with IBV_SRQT_BASIC;
+ * EOPNOTSUPP: anything else.
+ */
+struct ibv_srq *flexins_create_srq_ex(struct ibv_context *context, struct ibv_srq_init_attr_ex *attr);
+/*
+ * attr_mask: IBV_SRQ_LIMIT arms the limit: as soon as the core finds fewer than srq_limit receives in the queue, which
+ * may be now, the event IBV_EVENT_SRQ_LIMIT_REACHED is delivered, and the limit is 0. 0 disarms it. Returns 0; EINVAL: more
+ * than max_wr, or an unknown bit; EOPNOTSUPP: IBV_SRQ_MAX_WR, since an SRQ keeps its size.
+ */
+int flexins_modify_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr, int attr_mask);
+/* max_wr and max_sge as created, and the limit: 0 if it is not armed, or was reached. Returns 0. */
+int flexins_query_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr);
+/*
+ * Returns 0; EBUSY: QPs use it. Waits until all its asynchronous events that were delivered are acknowledged. Receives
+ * that no message took have no completion.
+ */
+int flexins_destroy_srq(struct ibv_srq *srq);
+/*
+ * Posts a list of receive requests; they complete with the QP whose message took them. Programs call it as
+ * ibv_post_srq_recv(). Returns 0, or with *bad_wr the first one that was not posted: ENOMEM: max_wr are outstanding;
+ * EINVAL: too many SGEs. A QP that is destroyed or reset in the midst of a message takes the receive of that message
+ * with it.
+ */
+int flexins_post_srq_recv(struct ibv_srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad_wr);
+
 /* ---- queue pairs (IBTA 10.3; 11.2 Create/Modify/Query/Destroy QP) ---- */
 
 /*
  * Creates an RC, UC or UD QP in state RESET. attr: not kept; attr->cap is what the QP has, never less than asked.
  * Returns a QP, to be freed with flexins_destroy_qp(); EINVAL: no CQ, one of another context, more than the device's
- * max_qp_wr, max_sge or inline data; EOPNOTSUPP: another type, or an SRQ.
+ * max_qp_wr, max_sge or inline data; EOPNOTSUPP: another type. With attr->srq it has no receive queue of its own:
+ * cap.max_recv_wr becomes 0, and posting receives to it is EINVAL.
  */
 struct ibv_qp *flexins_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr);
 /*
@@ -356,10 +393,6 @@ enum ibv_fork_status flexins_is_fork_initialized(void);
  * IBV_REREG_MR_ERR_INPUT with that errno (the region stays valid), and nothing changes. What unimport_*() takes
  * cannot be had.
  */
-struct ibv_srq *flexins_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *attr);
-int flexins_modify_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr, int attr_mask);
-int flexins_query_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr);
-int flexins_destroy_srq(struct ibv_srq *srq);
 int flexins_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid);
 int flexins_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid);
 int flexins_resize_cq(struct ibv_cq *cq, int cqe);

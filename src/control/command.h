@@ -25,6 +25,9 @@ enum fx_cmd_op {
 	FX_CMD_QP_MODIFY, /* data: struct fx_cmd_modify */
 	FX_CMD_QP_QUERY,  /* data: struct fx_cmd_modify, its attr, gen filled in */
 	FX_CMD_QP_DETACH, /* comes back once nothing points at the QP, which is then freed */
+	FX_CMD_SRQ_ARM,	  /* data: struct fx_cmd_srq; the limit, which it answers with */
+	FX_CMD_SRQ_QUERY, /* the same, but that it only answers */
+	FX_CMD_SRQ_DEL,	  /* data: struct fx_rxq; nothing of it is under way after it */
 	FX_CMD_GRACE,	  /* comes back once nothing under way of the context was looked up before it */
 	FX_CMD_PASS,	  /* comes back once nothing that was looked up before it is looked at */
 	FX_CMD_SNAPSHOT,  /* data: struct fx_cmd_snapshot */
@@ -51,6 +54,11 @@ struct fx_cmd_modify {
 	bool have_path;
 	uint32_t mask, sq_index, rq_index;
 	uint32_t gen; /* afterwards */
+};
+
+struct fx_cmd_srq {
+	struct fx_rxq *rx;
+	uint32_t limit;
 };
 
 /* The worker's own counters: what it polls, sends and frees. */
@@ -123,7 +131,6 @@ struct fx_wctx {
 struct fx_stage;
 struct fx_wqp {
 	struct fx_wctx *ctx;
-	struct fx_mirror_rq *rq;       /* NULL: the receive queue is the host's own */
 	struct fx_stage *first, *last; /* the worker's: packets in gathering, and what goes out after each */
 };
 

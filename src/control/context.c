@@ -142,6 +142,8 @@ static void say_limits(const struct fx_control *ctl, const struct fx_user *u, st
 		.max_cq = fx_quota_min(u, FX_QUOTA_cqs, FX_LIMIT_CQ),
 		.max_cqe = (1u << FX_LIMIT_CQE_SHIFT) - 1,
 		.max_mr = fx_quota_min(u, FX_QUOTA_mrs, FX_LIMIT_MR),
+		.max_srq = fx_quota_min(u, FX_QUOTA_srqs, FX_LIMIT_SRQ),
+		.max_srq_wr = FX_LIMIT_QP_WR,
 		.max_ah = fx_quota_min(u, FX_QUOTA_ahs, FX_LIMIT_AH),
 		.max_mw = fx_quota_min(u, FX_QUOTA_mws, FX_LIMIT_MW),
 		.max_pd = fx_quota_min(u, FX_QUOTA_pds, FX_LIMIT_PD),
@@ -299,6 +301,8 @@ static void reap_memory(struct fx_grace *g)
 		fx_mw_free((struct fx_mwo *)ctx->objs[FX_OBJ_MW]);
 	while (ctx->objs[FX_OBJ_MR])
 		fx_mr_free((struct fx_mro *)ctx->objs[FX_OBJ_MR]);
+	while (ctx->objs[FX_OBJ_SRQ])
+		fx_srq_free((struct fx_srqo *)ctx->objs[FX_OBJ_SRQ]);
 	while (ctx->objs[FX_OBJ_CQ])
 		fx_cq_free((struct fx_cqo *)ctx->objs[FX_OBJ_CQ]);
 	while (ctx->objs[FX_OBJ_CHANNEL])
@@ -337,7 +341,8 @@ static void reap_qp(struct fx_cmd *cmd)
 	reap_one(ctx);
 }
 
-static void reap_ctx(struct fx_cmd *cmd)
+/* A context, or an SRQ of it: freed with the rest. */
+static void reap_other(struct fx_cmd *cmd)
 {
 	reap_one(cmd->arg);
 }
@@ -353,12 +358,12 @@ void fx_ctx_disown(struct fx_ctx *ctx)
 	ctx->client = NULL;
 }
 
-/* QPs first, then the pipe, then what they used. */
+/* QPs first, then SRQs, then the pipe, then what they used. */
 void fx_ctx_reap(struct fx_ctx *ctx)
 {
 	struct fx_control *ctl = ctx->ctl;
 
-	ctx->reap_left = 1 + ctx->nobjs[FX_OBJ_QP];
+	ctx->reap_left = 1 + ctx->nobjs[FX_OBJ_QP] + ctx->nobjs[FX_OBJ_SRQ];
 	for (struct fx_obj *o = ctx->objs[FX_OBJ_QP]; o; o = o->next) {
 		struct fx_qpo *qp = (struct fx_qpo *)o;
 
@@ -367,6 +372,17 @@ void fx_ctx_reap(struct fx_ctx *ctx)
 			.op = FX_CMD_QP_DETACH, .qp = qp->qp, .ctx = ctx->wctx, .done = reap_qp, .arg = qp};
 		fx_cmd_send(&ctl->mailbox[qp->worker], &qp->cmd);
 	}
-	ctx->del = (struct fx_cmd){.op = FX_CMD_CTX_DEL, .ctx = ctx->wctx, .done = reap_ctx, .arg = ctx};
+	for (struct fx_obj *o = ctx->objs[FX_OBJ_SRQ]; o; o = o->next) {
+		struct fx_srqo *srq = (struct fx_srqo *)o;
+
+		srq->obj.going = true;
+		srq->cmd = (struct fx_cmd){.op = FX_CMD_SRQ_DEL,
+					   .data = &srq->rx,
+					   .ctx = ctx->wctx,
+					   .done = reap_other,
+					   .arg = ctx};
+		fx_cmd_send(&ctl->mailbox[srq->worker], &srq->cmd);
+	}
+	ctx->del = (struct fx_cmd){.op = FX_CMD_CTX_DEL, .ctx = ctx->wctx, .done = reap_other, .arg = ctx};
 	fx_cmd_send(&ctl->mailbox[0], &ctx->del);
 }

@@ -14,7 +14,7 @@
  *	context.c	greeting, and the end of a context
  *	quota.c		users, and what each of them holds
  *	object.c	lists of a context's objects
- *	pd.c mr.c mw.c channel.c cq.c qp.c ah.c path.c	the objects
+ *	pd.c mr.c mw.c channel.c cq.c srq.c qp.c ah.c path.c	the objects
  *	counters.c	the device's counters, for a host
  *	show.c		the JSON document of SHOW
  *
@@ -51,6 +51,7 @@ enum fx_obj_kind {
 	FX_OBJ_MR,
 	FX_OBJ_MW,
 	FX_OBJ_AH,
+	FX_OBJ_SRQ,
 	FX_OBJ_KINDS
 };
 
@@ -79,11 +80,22 @@ struct fx_cqo {
 	uint32_t worker;
 };
 
+struct fx_srqo {
+	struct fx_obj obj;
+	struct fx_pdo *pd;
+	struct fx_rxq rx;
+	uint32_t max_wr;
+	uint32_t worker;
+	struct fx_cmd cmd; /* to take it down with the context */
+};
+
 struct fx_qpo {
 	struct fx_obj obj;
 	struct fx_qp *qp;
 	struct fx_pdo *pd;
 	struct fx_cqo *scq, *rcq;
+	struct fx_srqo *srq; /* NULL: it has a receive queue of its own, */
+	void *rq_copy;	     /* ... of which this is the placement's */
 	struct fx_wqp wqp;
 	struct fx_cmd cmd; /* to take it down with the context */
 	uint32_t qpn;
@@ -188,6 +200,9 @@ union fx_msg {
 	struct fx_create_cq_req create_cq;
 	struct fx_create_qp_req create_qp;
 	struct fx_create_qp_rep create_qp_rep;
+	struct fx_create_srq_req create_srq;
+	struct fx_modify_srq_req modify_srq;
+	struct fx_srq_rep srq_rep;
 	struct fx_modify_qp_req modify_qp;
 	struct fx_modify_qp_rep modify_qp_rep;
 	struct fx_ah_req ah;
@@ -220,6 +235,7 @@ struct fx_client {
 	/* of the request under way */
 	struct fx_cmd cmd;
 	struct fx_cmd_modify modify;
+	struct fx_cmd_srq srq;
 	struct fx_grace grace;
 	struct fx_show *show;
 	struct fx_tally *tally;
@@ -371,6 +387,10 @@ int fx_create_channel(struct fx_client *c);
 int fx_destroy_channel(struct fx_client *c);
 int fx_create_cq(struct fx_client *c);
 int fx_destroy_cq(struct fx_client *c);
+int fx_create_srq(struct fx_client *c);
+int fx_modify_srq(struct fx_client *c);
+int fx_query_srq(struct fx_client *c);
+int fx_destroy_srq(struct fx_client *c);
 int fx_create_qp(struct fx_client *c);
 int fx_modify_qp(struct fx_client *c);
 int fx_query_qp(struct fx_client *c);
@@ -388,6 +408,11 @@ void fx_snapshot_add(struct fx_cmd_snapshot *to, const struct fx_cmd_snapshot *f
 /* A key of this index in the table of keys, with as many bits of chance below it, and zeroes below them; -EIO. */
 int fx_key_make(uint32_t index, unsigned chance_bits, uint32_t *key);
 
+/* ---- qp.c ---- */
+/* A ring of receives as a client lays it out: large enough for what may be posted, inside of the arena. */
+int fx_check_rq(struct fx_client *c, uint32_t max_wr, uint32_t max_sge, uint32_t shift, uint64_t off,
+		struct fx_rq *rq);
+
 /* ---- for the end of a context ---- */
 void fx_channel_free(struct fx_channelo *ch);
 void fx_cq_free(struct fx_cqo *cq); /* its worker does not know it any more */
@@ -396,8 +421,9 @@ void fx_mr_free(struct fx_mro *mr); /* after a grace period */
 void fx_mw_unpublish(struct fx_mwo *mw);
 void fx_mw_free(struct fx_mwo *mw); /* after a grace period */
 void fx_ah_unpublish(struct fx_aho *ah);
-void fx_ah_free(struct fx_aho *ah);   /* every worker has answered since */
-void fx_qp_forget(struct fx_qpo *qp); /* the worker has freed its QP */
+void fx_ah_free(struct fx_aho *ah);    /* every worker has answered since */
+void fx_qp_forget(struct fx_qpo *qp);  /* the worker has freed its QP */
+void fx_srq_free(struct fx_srqo *srq); /* no worker knows it any more */
 
 /* ---- path.c ---- */
 /* Where packets of this address go: 0, or a negative errno with c->why. */

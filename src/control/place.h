@@ -17,8 +17,7 @@
 struct fx_client;
 struct fx_cq;
 struct fx_ctx;
-struct fx_qp;
-struct fx_wqp;
+struct fx_rxq;
 
 /* How a worker's byte reaches whoever waits for events. */
 struct fx_wake {
@@ -39,9 +38,9 @@ struct fx_place_ops {
 	/* A CQ whose head is at `off` of the arena: fills in how the worker reaches its ring. */
 	int (*cq_open)(struct fx_ctx *ctx, struct fx_cq *cq, uint64_t off, uint32_t shift);
 	void (*cq_close)(struct fx_cq *cq);
-	/* The receive queue of `qp`, whose shift and stride are set. */
-	int (*rq_open)(struct fx_ctx *ctx, struct fx_wqp *wqp, struct fx_qp *qp, uint64_t off);
-	void (*rq_close)(struct fx_wqp *wqp);
+	/* A receive queue, whose shift and stride are set. */
+	int (*rq_open)(struct fx_ctx *ctx, struct fx_rxq *rx, uint64_t off);
+	void (*rq_close)(void *copy); /* what rq_open made rx->copy */
 	/* For those who wait on channel `handle`, or 0: for asynchronous events. */
 	int (*wake_open)(struct fx_ctx *ctx, struct fx_wake *w, uint32_t handle);
 	void (*wake_close)(struct fx_wake *w);

@@ -99,17 +99,16 @@ static void cq_close(struct fx_cq *cq)
 	fx_mirror_cq_free(cq->copy);
 }
 
-static int rq_open(struct fx_ctx *ctx, struct fx_wqp *wqp, struct fx_qp *qp, uint64_t off)
+static int rq_open(struct fx_ctx *ctx, struct fx_rxq *rx, uint64_t off)
 {
-	wqp->rq = fx_mirror_rq_new(ctx->wctx->mirror, off, fx_qp_rq(qp), qp);
-	return wqp->rq ? 0 : -ENOMEM;
+	rx->copy = fx_mirror_rq_new(ctx->wctx->mirror, off, &rx->ring, rx);
+	return rx->copy ? 0 : -ENOMEM;
 }
 
-static void rq_close(struct fx_wqp *wqp)
+static void rq_close(void *copy)
 {
-	if (wqp->rq)
-		fx_mirror_rq_free(wqp->rq);
-	wqp->rq = NULL;
+	if (copy)
+		fx_mirror_rq_free(copy);
 }
 
 /* ---- wakes ---- */

@@ -114,16 +114,15 @@ static void cq_close(struct fx_cq *cq)
 	(void)cq;
 }
 
-static int rq_open(struct fx_ctx *ctx, struct fx_wqp *wqp, struct fx_qp *qp, uint64_t off)
+static int rq_open(struct fx_ctx *ctx, struct fx_rxq *rx, uint64_t off)
 {
-	(void)wqp;
-	fx_qp_rq(qp)->slots = ctx->arena->map + off;
+	rx->ring.slots = ctx->arena->map + off;
 	return 0;
 }
 
-static void rq_close(struct fx_wqp *wqp)
+static void rq_close(void *copy)
 {
-	(void)wqp;
+	(void)copy;
 }
 
 /* ---- wakes ---- */

@@ -35,6 +35,10 @@ enum fx_msg_op {
 	FX_MSG_CREATE_AH,
 	FX_MSG_RESOLVE_AH, /* the same without making one: where does the address lead? */
 	FX_MSG_DESTROY_AH,
+	FX_MSG_CREATE_SRQ,
+	FX_MSG_MODIFY_SRQ,
+	FX_MSG_QUERY_SRQ,
+	FX_MSG_DESTROY_SRQ,
 	FX_MSG_QUERY_PORT,
 	/*
 	 * Where both sides share no memory: over TCP, and AUTH before HELLO. KICK and WAKE have no reply, and come in
@@ -233,7 +237,7 @@ struct fx_create_qp_req {
 	uint32_t pd;
 	uint32_t type;
 	uint32_t send_cq, recv_cq;
-	uint32_t srq; /* 0: none */
+	uint32_t srq; /* 0: none; else it has no ring of its own, whatever max_recv_wr says */
 	uint32_t sq_sig_all;
 	uint32_t max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline;
 	uint32_t rq_shift; /* log2 of the receive ring's slots */
@@ -242,6 +246,29 @@ struct fx_create_qp_req {
 	uint32_t flags; /* enum fx_qp_flags */
 	uint32_t rsvd;
 };
+
+/* The ring is as a QP's, but that its entries carry a number below max_wr that no outstanding one has. */
+struct fx_create_srq_req {
+	struct fx_msg_head head;
+	uint32_t pd;
+	uint32_t worker; /* of the QPs that are going to use it */
+	uint32_t max_wr, max_sge;
+	uint32_t limit;	   /* 0: none */
+	uint32_t rq_shift; /* as for a QP, as rq_off */
+	uint64_t rq_off;
+	uint64_t cookie;
+};
+struct fx_modify_srq_req { /* and QUERY_SRQ, which looks at `srq` only */
+	struct fx_msg_head head;
+	uint32_t srq;
+	uint32_t limit;
+};
+struct fx_srq_rep { /* MODIFY_SRQ, QUERY_SRQ */
+	struct fx_msg_head head;
+	uint32_t limit; /* now: 0, too, when it was reached */
+	uint32_t rsvd;
+};
+
 struct fx_create_qp_rep {
 	struct fx_msg_head head;
 	uint32_t qp;  /* handle for control requests */

@@ -40,30 +40,37 @@ static int check_caps(struct fx_client *c, const struct fx_create_qp_req *req)
 		if (caps[i].want > caps[i].max)
 			return fx_refuse(c, -EINVAL, "%s %u: the device has at most %u", caps[i].name,
 					 caps[i].want, caps[i].max);
-	if (req->srq)
-		return fx_refuse(c, -EOPNOTSUPP, "shared receive queues are not in this core");
 	return 0;
 }
 
-/* The receive ring: large enough for what may be posted, and inside of the arena. */
-static int check_rq(struct fx_client *c, const struct fx_create_qp_req *req, struct fx_rq *rq)
+int fx_check_rq(struct fx_client *c, uint32_t max_wr, uint32_t max_sge, uint32_t shift, uint64_t off,
+		struct fx_rq *rq)
 {
-	uint32_t stride = fx_rq_stride(req->max_recv_sge);
+	uint32_t stride = fx_rq_stride(max_sge);
 
-	*rq = (struct fx_rq){.slots = (uint8_t *)(uintptr_t)empty_slot, .stride = 1};
-	if (!req->max_recv_wr)
-		return 0;
-	if (req->rq_shift > FX_LIMIT_RQ_SHIFT || 1u << req->rq_shift < req->max_recv_wr * stride)
+	if (shift > FX_LIMIT_RQ_SHIFT || 1u << shift < max_wr * stride)
 		return fx_refuse(c, -EINVAL, "a receive ring of 2^%u slots cannot hold %u entries of %u",
-				 req->rq_shift, req->max_recv_wr, stride);
-	if (!fx_arena_holds(req->rq_off, (uint64_t)FX_SLOT_SIZE << req->rq_shift))
+				 shift, max_wr, stride);
+	if (!fx_arena_holds(off, (uint64_t)FX_SLOT_SIZE << shift))
 		return fx_refuse(
 			c, -EINVAL,
-			"a receive ring of 2^%u slots at %#llx is misaligned or outside of the arena",
-			req->rq_shift, (unsigned long long)req->rq_off);
-	*rq = (struct fx_rq){.shift = req->rq_shift,
-			     .stride = stride}; /* whose slots are opened with the QP */
+			"a receive ring of 2^%u slots at %#llx is misaligned or outside of the arena", shift,
+			(unsigned long long)off);
+	*rq = (struct fx_rq){.shift = shift, .stride = stride}; /* whose slots the placement opens */
 	return 0;
+}
+
+static bool has_ring(const struct fx_create_qp_req *req)
+{
+	return req->max_recv_wr && !req->srq;
+}
+
+static int check_rq(struct fx_client *c, const struct fx_create_qp_req *req, struct fx_rq *rq)
+{
+	*rq = (struct fx_rq){.slots = (uint8_t *)(uintptr_t)empty_slot, .stride = 1};
+	return !has_ring(req)
+		       ? 0
+		       : fx_check_rq(c, req->max_recv_wr, req->max_recv_sge, req->rq_shift, req->rq_off, rq);
 }
 
 /* Takes references; the opposite of unlink_qp(). */
@@ -80,6 +87,12 @@ static int link_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_creat
 		return fx_refuse(c, -EINVAL, "the CQs of a QP must be of one worker: these are of %u and %u",
 				 qp->scq->worker, qp->rcq->worker);
 	qp->worker = qp->scq->worker;
+	qp->srq = req->srq ? fx_obj_get(c, FX_OBJ_SRQ, req->srq) : NULL;
+	if (req->srq && !qp->srq)
+		return -EINVAL;
+	if (qp->srq && qp->srq->worker != qp->worker)
+		return fx_refuse(c, -EINVAL, "SRQ %#x is of worker %u, the CQs of this QP are of %u",
+				 qp->srq->obj.handle, qp->srq->worker, qp->worker);
 	err = fx_quota_take(c, FX_QUOTA_send_wrs, req->max_send_wr);
 	if (err)
 		return err;
@@ -92,6 +105,8 @@ static int link_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_creat
 	qp->pd->obj.refs++;
 	qp->scq->obj.refs++;
 	qp->rcq->obj.refs++;
+	if (qp->srq)
+		qp->srq->obj.refs++;
 	return 0;
 }
 
@@ -100,6 +115,8 @@ static void unlink_qp(struct fx_qpo *qp)
 	qp->pd->obj.refs--;
 	qp->scq->obj.refs--;
 	qp->rcq->obj.refs--;
+	if (qp->srq)
+		qp->srq->obj.refs--;
 	fx_quota_give(qp->obj.ctx->user, FX_QUOTA_send_wrs, qp->send_wrs);
 	fx_obj_del(&qp->obj);
 }
@@ -108,7 +125,7 @@ static void unlink_qp(struct fx_qpo *qp)
 void fx_qp_forget(struct fx_qpo *qp)
 {
 	qp->obj.ctx->ctl->qp_gen[fx_handle_index(qp->obj.handle)]++;
-	qp->obj.ctx->ctl->cfg.place->rq_close(&qp->wqp);
+	qp->obj.ctx->ctl->cfg.place->rq_close(qp->rq_copy);
 	unlink_qp(qp);
 	free(qp);
 }
@@ -135,6 +152,7 @@ static int make_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_creat
 		.scq = &qp->scq->cq,
 		.rcq = &qp->rcq->cq,
 		.rq = *rq,
+		.srq = qp->srq ? &qp->srq->rx : NULL,
 		.owner = &qp->wqp,
 		.under_way = &c->ctx->wctx->under_way,
 	};
@@ -145,7 +163,10 @@ static int make_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_creat
 	qp->qp = fx_qp_create(&cfg);
 	if (!qp->qp || rq->slots)
 		return qp->qp ? 0 : -ENOMEM;
-	return c->ctl->cfg.place->rq_open(c->ctx, &qp->wqp, qp->qp, req->rq_off);
+	if (c->ctl->cfg.place->rq_open(c->ctx, fx_qp_rxq(qp->qp), req->rq_off) < 0)
+		return -ENOMEM;
+	qp->rq_copy = fx_qp_rxq(qp->qp)->copy;
+	return 0;
 }
 
 static void created(struct fx_cmd *cmd)

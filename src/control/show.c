@@ -7,7 +7,7 @@
  *  "ports": [{port, name, driver, state, mac, mtu, frame_limit, max_segs, header_only, loopback, icrc,
  *             netdev, gids: [{index, gid, type, netdev}], counters: {...}}],
  *  "users": [{uid, user, connections, contexts: {used, limit}, pds: {used, limit}, ...}], // by the list of quota.h
- *  "contexts": [{ctx, pid, uid, program, version, pds, channels, cqs, qps, mrs, mws, ahs}],
+ *  "contexts": [{ctx, pid, uid, program, version, pds, channels, cqs, qps, mrs, mws, ahs, srqs}],
  *  "qps": [{qpn, ctx, type, state, cause, dest_qpn, mtu, sq_psn, una_psn, ...}],
  *  "mrs": [{mr, ctx, pd, iova, length, access, window, bytes: {slow, converted, shared}}],
  *  "counters": {control: {...}, transport: {...}, drops: {...}, workers: [{...}]},
@@ -183,13 +183,14 @@ static json_t *user(const struct fx_user *u)
 
 static json_t *context(const struct fx_ctx *ctx)
 {
-	return json_pack("{s:I s:I s:I s:o s:o s:I s:I s:I s:I s:I s:I s:I}", "ctx",
+	return json_pack("{s:I s:I s:I s:o s:o s:I s:I s:I s:I s:I s:I s:I s:I}", "ctx",
 			 (json_int_t)fx_handle_index(ctx->id), "pid", (json_int_t)ctx->pid, "uid",
 			 (json_int_t)ctx->uid, "program", text(ctx->program), "version", text(ctx->version),
 			 "pds", (json_int_t)ctx->nobjs[FX_OBJ_PD], "channels",
 			 (json_int_t)ctx->nobjs[FX_OBJ_CHANNEL], "cqs", (json_int_t)ctx->nobjs[FX_OBJ_CQ],
 			 "qps", (json_int_t)ctx->nobjs[FX_OBJ_QP], "mrs", (json_int_t)ctx->nobjs[FX_OBJ_MR],
-			 "mws", (json_int_t)ctx->nobjs[FX_OBJ_MW], "ahs", (json_int_t)ctx->nobjs[FX_OBJ_AH]);
+			 "mws", (json_int_t)ctx->nobjs[FX_OBJ_MW], "ahs", (json_int_t)ctx->nobjs[FX_OBJ_AH],
+			 "srqs", (json_int_t)ctx->nobjs[FX_OBJ_SRQ]);
 }
 
 static json_t *mr(const struct fx_mro *m)

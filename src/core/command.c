@@ -133,7 +133,7 @@ static int qp_modify(struct fx_worker *w, struct fx_cmd *cmd)
 	m->attr.qp_state = now.qp_state;
 	m->gen = fx_qp_gen(cmd->qp);
 	if (!err && now.qp_state == QPS_RESET) {
-		fx_mirror_rq_moved(fx_wqp_of(cmd->qp)->rq);
+		fx_mirror_rq_moved(fx_qp_rxq(cmd->qp)->copy);
 		return after_grace(w, cmd);
 	}
 	return err > 0 ? -err : err;
@@ -153,6 +153,33 @@ static int qp_detach(struct fx_worker *w, struct fx_cmd *cmd)
 {
 	fx_qp_detach(w->tp, cmd->qp);
 	return after_grace(w, cmd);
+}
+
+/* ---- shared receive queues ---- */
+
+static int srq_query(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_cmd_srq *s = cmd->data;
+
+	(void)w;
+	s->limit = s->rx->limit;
+	return 0;
+}
+
+static int srq_arm(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_cmd_srq *s = cmd->data;
+
+	fx_rxq_arm(w->tp, s->rx, s->limit);
+	return srq_query(w, cmd);
+}
+
+/* No QP uses it any more; a look may be under way. */
+static int srq_del(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	fx_rxq_arm(w->tp, cmd->data, 0);
+	defer(&w->dying, cmd);
+	return LATER;
 }
 
 /* ---- the rest ---- */
@@ -195,6 +222,7 @@ static int (*const run[FX_CMD_OPS])(struct fx_worker *w, struct fx_cmd *cmd) = {
 	[FX_CMD_CTX_ADD] = ctx_add,   [FX_CMD_CTX_DEL] = ctx_del,     [FX_CMD_CQ_ADD] = cq_add,
 	[FX_CMD_CQ_DEL] = cq_del,     [FX_CMD_QP_ATTACH] = qp_attach, [FX_CMD_QP_MODIFY] = qp_modify,
 	[FX_CMD_QP_QUERY] = qp_query, [FX_CMD_QP_DETACH] = qp_detach, [FX_CMD_GRACE] = after_grace,
+	[FX_CMD_SRQ_ARM] = srq_arm,   [FX_CMD_SRQ_QUERY] = srq_query, [FX_CMD_SRQ_DEL] = srq_del,
 	[FX_CMD_PASS] = pass,	      [FX_CMD_SNAPSHOT] = snapshot,
 };
 
@@ -280,6 +308,7 @@ static bool turn_has_come(struct fx_worker *w, struct fx_cmd *cmd)
 static bool has_died(struct fx_worker *w, struct fx_cmd *cmd)
 {
 	const struct fx_cq *cq = cmd->data;
+	const struct fx_rxq *srq = cmd->data;
 
 	(void)w;
 	switch (cmd->op) {
@@ -287,9 +316,11 @@ static bool has_died(struct fx_worker *w, struct fx_cmd *cmd)
 		return fx_mirror_ctx_idle(cmd->ctx->mirror);
 	case FX_CMD_CQ_DEL:
 		return fx_mirror_cq_idle(cq->copy);
+	case FX_CMD_SRQ_DEL:
+		return fx_mirror_rq_idle(srq->copy);
 	default:
 		return fx_qp_idle(cmd->qp) && !fx_wqp_of(cmd->qp)->first &&
-		       fx_mirror_rq_idle(fx_wqp_of(cmd->qp)->rq);
+		       fx_mirror_rq_idle(fx_qp_rxq(cmd->qp)->copy);
 	}
 }
 

@@ -72,6 +72,11 @@ void fx_event_async(void *worker, struct fx_qp *qp, enum fx_async type)
 	async(w, fx_wqp_of(qp)->ctx, type, cfg->handle, cfg->cookie);
 }
 
+void fx_event_srq(void *worker, struct fx_rxq *rx, enum fx_async type)
+{
+	async(worker, rx->owner, type, rx->handle, rx->cookie);
+}
+
 void fx_event_cq_error(void *worker, struct fx_cq *cq)
 {
 	async(worker, cq->owner, FX_ASYNC_CQ_ERR, cq->handle, cq->cookie);

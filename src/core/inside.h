@@ -208,6 +208,7 @@ void fx_ctx_dead(struct fx_worker *w, struct fx_wctx *ctx);
 
 /* ---- event.c ---- */
 void fx_event_async(void *worker, struct fx_qp *qp, enum fx_async type);
+void fx_event_srq(void *worker, struct fx_rxq *rx, enum fx_async type);
 void fx_event_cq_error(void *worker, struct fx_cq *cq);
 void fx_event_trouble(void *worker, struct fx_qp *qp, enum fx_cause cause);
 /* The CQ's arm fires. */

@@ -17,11 +17,11 @@ enum {
 
 /* ---- the mirror's callbacks ---- */
 
-static void looked(void *worker, void *qp)
+static void looked(void *worker, void *rxq)
 {
 	struct fx_worker *w = worker;
 
-	fx_tp_looked(w->tp, qp);
+	fx_tp_looked(w->tp, rxq);
 	fx_worker_release(w);
 }
 

@@ -65,9 +65,9 @@ struct fx_dma_engine *fx_worker_slow(struct fx_worker *w, unsigned depth)
 	return e;
 }
 
-static bool look(void *worker, struct fx_qp *qp)
+static bool look(void *worker, struct fx_rxq *rx)
 {
-	return fx_mirror_look(((struct fx_worker *)worker)->mirror, fx_wqp_of(qp)->rq);
+	return fx_mirror_look(((struct fx_worker *)worker)->mirror, rx->copy);
 }
 
 static int make_transport(struct fx_worker *w, char *why, size_t size)
@@ -80,6 +80,7 @@ static int make_transport(struct fx_worker *w, char *why, size_t size)
 		.mrs = w->cfg.mrs,
 		.ahs = w->cfg.ahs,
 		.env = {.event = fx_event_async,
+			.rxq_event = fx_event_srq,
 			.cq_error = fx_event_cq_error,
 			.trouble = fx_event_trouble,
 			.comp = fx_event_comp,

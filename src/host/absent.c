@@ -8,7 +8,6 @@
 #include "host/host.h"
 
 #define ABSENT_POINTERS(X)                                                                                   \
-	X(struct ibv_srq *, create_srq, (struct ibv_pd * pd, struct ibv_srq_init_attr * attr), (pd, attr))   \
 	X(struct ibv_mr *, reg_dmabuf_mr,                                                                    \
 	  (struct ibv_pd * pd, uint64_t offset, size_t length, uint64_t iova, int fd, int access),           \
 	  (pd, offset, length, iova, fd, access))                                                            \
@@ -18,9 +17,6 @@
 	X(struct ibv_dm *, import_dm, (struct ibv_context * c, uint32_t handle), (c, handle))
 
 #define ABSENT_INTS(X)                                                                                       \
-	X(modify_srq, (struct ibv_srq * srq, struct ibv_srq_attr * attr, int mask), (srq, attr, mask))       \
-	X(query_srq, (struct ibv_srq * srq, struct ibv_srq_attr * attr), (srq, attr))                        \
-	X(destroy_srq, (struct ibv_srq * srq), (srq))                                                        \
 	X(attach_mcast, (struct ibv_qp * qp, const union ibv_gid *gid, uint16_t lid), (qp, gid, lid))        \
 	X(detach_mcast, (struct ibv_qp * qp, const union ibv_gid *gid, uint16_t lid), (qp, gid, lid))        \
 	X(resize_cq, (struct ibv_cq * cq, int cqe), (cq, cqe))                                               \
@@ -71,18 +67,4 @@ void flexins_unimport_mr(struct ibv_mr *mr)
 void flexins_unimport_dm(struct ibv_dm *dm)
 {
 	(void)dm;
-}
-
-/* ---- operations of the context that programs call without asking whether they are there ---- */
-
-static int absent_post_srq_recv(struct ibv_srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad_wr)
-{
-	(void)srq;
-	*bad_wr = wr;
-	return fx_fail(EOPNOTSUPP);
-}
-
-void fx_absent_ops(struct fx_context *ctx)
-{
-	ctx->verbs.context.ops.post_srq_recv = absent_post_srq_recv;
 }

@@ -145,15 +145,35 @@ static bool is_armed(struct fx_vcq *cq)
 	return armed;
 }
 
+void fx_channel_forget(struct fx_vcq *cq)
+{
+	struct fx_channel *ch = cq->cq.channel ? fx_channel_of(cq->cq.channel) : NULL;
+	struct fx_context *ctx = cq->ctx;
+
+	if (!ch)
+		return;
+	pthread_mutex_lock(&ctx->lock);
+	if (cq->has_event) {
+		fx_channel_remove(cq);
+		ch->wake.owed++;
+		fx_wake_settle(ctx, &ch->wake);
+	}
+	ch->channel.refcnt--;
+	pthread_mutex_unlock(&ctx->lock);
+}
+
 /* The core will fire no arm any more: each armed CQ of the channel has one last event. */
 static struct fx_vcq *last_event(struct fx_context *ctx, const struct fx_channel *ch)
 {
 	for (uint32_t i = 0; i < FX_BUCKETS; i++)
-		for (struct fx_vcq *cq = ctx->cqs[i]; cq; cq = cq->next)
-			if (cq->cq.channel == &ch->channel && !cq->gone_told && is_armed(cq)) {
+		for (struct fx_subject *s = ctx->subjects[i]; s; s = s->next) {
+			struct fx_vcq *cq = s->element == FX_OF_CQ ? fx_cq_of(s->object) : NULL;
+
+			if (cq && cq->cq.channel == &ch->channel && !cq->gone_told && is_armed(cq)) {
 				cq->gone_told = true;
 				return cq;
 			}
+		}
 	return NULL;
 }
 

@@ -186,17 +186,18 @@ static void set_ops(struct fx_context *ctx)
 	ctx->verbs.query_port = flexins_query_port;
 	ctx->verbs.query_device_ex = flexins_query_device_ex;
 	ctx->verbs.create_qp_ex = flexins_create_qp_ex;
+	ctx->verbs.create_srq_ex = flexins_create_srq_ex;
 	c->abi_compat = __VERBS_ABI_IS_EXTENDED;
 	c->device = &ctx->device->dev;
 	c->ops.poll_cq = flexins_poll_cq;
 	c->ops.req_notify_cq = flexins_req_notify_cq;
 	c->ops.post_send = flexins_post_send;
 	c->ops.post_recv = flexins_post_recv;
+	c->ops.post_srq_recv = flexins_post_srq_recv;
 	c->ops.alloc_mw = flexins_alloc_mw;
 	c->ops.bind_mw = flexins_bind_mw;
 	c->ops.dealloc_mw = flexins_dealloc_mw;
 	c->ops._compat_query_device = flexins_query_device;
-	fx_absent_ops(ctx);
 	c->cmd_fd = -1;
 	c->num_comp_vectors = cpus > 1 ? (int)cpus : 1; /* programs pass a CPU's index */
 	pthread_mutex_init(&c->mutex, NULL);

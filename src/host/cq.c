@@ -37,6 +37,26 @@ static void fill_wc(struct ibv_wc *wc, const struct fx_vqp *qp, const struct fx_
 	wc->dlid_path_bits = 0;
 }
 
+/* The QP is known to its CQ, and the CQE is of its life; what it retires, the caller sees. */
+static bool of_life(const struct fx_vcq *cq, const struct fx_vqp *qp, const struct fx_cqe *c, bool recv)
+{
+	return qp && qp->qpn_gen == c->qpn_gen && (recv ? qp->qp.recv_cq : qp->qp.send_cq) == &cq->cq;
+}
+
+/* A receive of an SRQ; false: it is of no receive that is outstanding. */
+static bool accept_shared(struct fx_vcq *cq, const struct fx_vqp *qp, const struct fx_cqe *c,
+			  struct ibv_wc *wc)
+{
+	uint64_t wr_id;
+
+	if (!fx_srq_retire(fx_srq_of(qp->qp.srq), c->index, &wr_id)) {
+		cq->stale++;
+		return false;
+	}
+	fill_wc(wc, qp, c, wr_id);
+	return true;
+}
+
 /* The CQE just taken; false: nothing for the application: its QP is gone or was reset, or it asked for silence. */
 static bool accept_cqe(struct fx_vcq *cq, struct fx_cq_rx *rx, struct fx_cqe *c, struct ibv_wc *wc)
 {
@@ -45,9 +65,9 @@ static bool accept_cqe(struct fx_vcq *cq, struct fx_cq_rx *rx, struct fx_cqe *c,
 	struct fx_shadow *s = !qp ? NULL : recv ? &qp->rq : &qp->sq;
 	struct fx_shadow_wr wr;
 
-	if (fx_unlikely(!qp || qp->qpn_gen != c->qpn_gen ||
-			(recv ? qp->qp.recv_cq : qp->qp.send_cq) != &cq->cq ||
-			!fx_shadow_holds(s, c->index))) {
+	if (recv && qp && qp->qp.srq && of_life(cq, qp, c, recv))
+		return accept_shared(cq, qp, c, wc);
+	if (fx_unlikely(!of_life(cq, qp, c, recv) || !fx_shadow_holds(s, c->index))) {
 		cq->stale++;
 		return false;
 	}
@@ -58,6 +78,20 @@ static bool accept_cqe(struct fx_vcq *cq, struct fx_cq_rx *rx, struct fx_cqe *c,
 		return false;
 	fill_wc(wc, qp, c, wr.wr_id);
 	return true;
+}
+
+void fx_cq_forget(struct fx_vcq *cq, const struct fx_vqp *qp)
+{
+	struct fx_cqe c;
+	uint64_t wr_id;
+
+	for (uint32_t w = 0; qp->qp.srq && w < FX_RINGS; w++) {
+		struct fx_cq_rx ahead = cq->ring[w].rx;
+
+		while (fx_cq_take(&ahead, &c))
+			if (c.qpn_gen == qp->qpn_gen && c.opcode & IBV_WC_RECV)
+				fx_srq_retire(fx_srq_of(qp->qp.srq), c.index, &wr_id);
+	}
 }
 
 static int drain(struct fx_vcq *cq, struct fx_cq_rx *rx, int max, struct ibv_wc *wc)
@@ -233,7 +267,7 @@ static int create_ring(struct fx_vcq *cq, uint32_t worker, uint32_t shift, uint3
 	struct fx_create_cq_req req = {.head = {.op = FX_MSG_CREATE_CQ},
 				       .shift = shift,
 				       .worker = worker,
-				       .cookie = cq->cookie,
+				       .cookie = cq->subject.cookie,
 				       .channel = channel};
 	struct fx_cq_ring *r = &cq->ring[worker];
 	struct fx_context *ctx = cq->ctx;
@@ -283,26 +317,20 @@ struct ibv_cq *flexins_create_cq(struct ibv_context *c, int cqe, void *cq_contex
 	shift = fx_log2_up((uint32_t)cqe);
 	cq->ctx = ctx;
 	cq->arm_seq = 1;
-	pthread_mutex_lock(&ctx->lock);
-	cq->cookie = ++ctx->cookie;
-	pthread_mutex_unlock(&ctx->lock);
+	cq->cq = (struct ibv_cq){
+		.context = c, .channel = channel, .cq_context = cq_context, .cqe = (int)(1u << shift)};
+	fx_subject_init(ctx, &cq->subject, FX_OF_CQ, &cq->cq, &cq->cq.mutex, &cq->cq.cond);
 	err = create_rings(cq, shift, channel);
 	if (err) {
+		fx_subject_fini(&cq->subject, &cq->cq.async_events_completed);
 		free(cq);
 		return fx_null(err);
 	}
-	cq->cq = (struct ibv_cq){.context = c,
-				 .channel = channel,
-				 .cq_context = cq_context,
-				 .handle = cq->ring[0].handle,
-				 .cqe = (int)(1u << shift)};
-	pthread_mutex_init(&cq->cq.mutex, NULL);
-	pthread_cond_init(&cq->cq.cond, NULL);
+	cq->cq.handle = cq->ring[0].handle;
 	pthread_mutex_lock(&ctx->lock);
 	if (channel)
 		channel->refcnt++;
-	cq->next = ctx->cqs[cq->cookie % FX_BUCKETS];
-	ctx->cqs[cq->cookie % FX_BUCKETS] = cq;
+	fx_subject_list(ctx, &cq->subject);
 	pthread_mutex_unlock(&ctx->lock);
 	return &cq->cq;
 }
@@ -322,11 +350,10 @@ int flexins_destroy_cq(struct ibv_cq *ibcq)
 			return fx_fail(err);
 		destroy_ring(ctx, &cq->ring[i]);
 	}
-	fx_events_forget_cq(cq);
-	fx_events_wait_acked(&ibcq->mutex, &ibcq->cond, &ibcq->async_events_completed, &cq->delivered);
+	fx_subject_forget(ctx, &cq->subject);
+	fx_channel_forget(cq);
 	fx_events_wait_acked(&ibcq->mutex, &ibcq->cond, &ibcq->comp_events_completed, &cq->comp_delivered);
-	pthread_mutex_destroy(&ibcq->mutex);
-	pthread_cond_destroy(&ibcq->cond);
+	fx_subject_fini(&cq->subject, &ibcq->async_events_completed);
 	free(cq->qps.e);
 	free(cq);
 	return 0;

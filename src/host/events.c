@@ -93,32 +93,21 @@ void fx_wake_done(struct fx_context *ctx, struct fx_wake *wake, bool record)
 
 /* ---- the records ---- */
 
-/* The object that an event names is looked up: it may be gone by now. Holds ctx->lock. */
-static struct fx_vqp *find_qp(struct fx_context *ctx, uint64_t cookie)
+/* What an event names is looked up: it may be gone by now. Holds ctx->lock. */
+static struct fx_subject *find(struct fx_context *ctx, enum fx_element element, uint64_t cookie)
 {
-	struct fx_vqp *qp = ctx->qps[cookie % FX_BUCKETS];
+	struct fx_subject *s = ctx->subjects[cookie % FX_BUCKETS];
 
-	while (qp && qp->cookie != cookie)
-		qp = qp->next;
-	return qp;
+	while (s && (s->cookie != cookie || s->element != element))
+		s = s->next;
+	return s;
 }
 
-static struct fx_vcq *find_cq(struct fx_context *ctx, uint64_t cookie)
-{
-	struct fx_vcq *cq = ctx->cqs[cookie % FX_BUCKETS];
-
-	while (cq && cq->cookie != cookie)
-		cq = cq->next;
-	return cq;
-}
-
-enum element { OF_DEVICE, OF_CQ, OF_QP, OF_SRQ, OF_WQ };
-
-static enum element element_of(enum ibv_event_type type)
+static enum fx_element element_of(enum ibv_event_type type)
 {
 	switch (type) {
 	case IBV_EVENT_CQ_ERR:
-		return OF_CQ;
+		return FX_OF_CQ;
 	case IBV_EVENT_QP_FATAL:
 	case IBV_EVENT_QP_REQ_ERR:
 	case IBV_EVENT_QP_ACCESS_ERR:
@@ -127,14 +116,14 @@ static enum element element_of(enum ibv_event_type type)
 	case IBV_EVENT_PATH_MIG:
 	case IBV_EVENT_PATH_MIG_ERR:
 	case IBV_EVENT_QP_LAST_WQE_REACHED:
-		return OF_QP;
+		return FX_OF_QP;
 	case IBV_EVENT_SRQ_ERR:
 	case IBV_EVENT_SRQ_LIMIT_REACHED:
-		return OF_SRQ;
+		return FX_OF_SRQ;
 	case IBV_EVENT_WQ_FATAL:
-		return OF_WQ;
+		return FX_OF_WQ;
 	default:
-		return OF_DEVICE;
+		return FX_OF_DEVICE;
 	}
 }
 
@@ -156,12 +145,13 @@ static bool async_room(struct fx_context *ctx)
 
 static void sort_one(struct fx_context *ctx, const struct fx_event *e)
 {
-	struct fx_vcq *cq = e->kind == FX_EV_CQ ? find_cq(ctx, e->cookie) : NULL;
+	struct fx_subject *s = e->kind == FX_EV_CQ ? find(ctx, FX_OF_CQ, e->cookie) : NULL;
+	struct ibv_cq *cq = s ? s->object : NULL;
 
 	if (e->kind == FX_EV_ASYNC)
 		ctx->async[ctx->nasync++] = *e;
-	else if (cq && cq->cq.channel)
-		fx_channel_event(cq, e);
+	else if (cq && cq->channel)
+		fx_channel_event(fx_cq_of(cq), e);
 }
 
 void fx_events_sort(struct fx_context *ctx)
@@ -179,61 +169,63 @@ void fx_events_sort(struct fx_context *ctx)
 
 /* ---- objects that go away ---- */
 
-/* The asynchronous events of one object, and their bytes. Holds ctx->lock. */
-static void take_back(struct fx_context *ctx, enum element element, uint64_t cookie)
-{
-	uint32_t kept = 0;
-
-	for (uint32_t i = 0; i < ctx->nasync; i++)
-		if (element_of(ctx->async[i].type) != element || ctx->async[i].cookie != cookie)
-			ctx->async[kept++] = ctx->async[i];
-	ctx->wake.owed += ctx->nasync - kept;
-	ctx->nasync = kept;
-}
-
 /* A forked child shares the pipes with its parent, and leaves the bytes alone. */
-static void settle_if_ours(struct fx_context *ctx, struct fx_wake *wake)
+void fx_wake_settle(struct fx_context *ctx, struct fx_wake *wake)
 {
 	if (__atomic_load_n(&ctx->life, __ATOMIC_RELAXED) != FX_FORKED)
 		settle(wake);
 }
 
-void fx_events_forget_cq(struct fx_vcq *cq)
+/* The asynchronous events of one object, and their bytes. Holds ctx->lock. */
+static void take_back(struct fx_context *ctx, const struct fx_subject *s)
 {
-	struct fx_channel *ch = cq->cq.channel ? fx_channel_of(cq->cq.channel) : NULL;
-	struct fx_context *ctx = cq->ctx;
-	struct fx_vcq **p = &ctx->cqs[cq->cookie % FX_BUCKETS];
+	uint32_t kept = 0;
 
+	for (uint32_t i = 0; i < ctx->nasync; i++)
+		if (element_of(ctx->async[i].type) != s->element || ctx->async[i].cookie != s->cookie)
+			ctx->async[kept++] = ctx->async[i];
+	ctx->wake.owed += ctx->nasync - kept;
+	ctx->nasync = kept;
+	fx_wake_settle(ctx, &ctx->wake);
+}
+
+void fx_subject_init(struct fx_context *ctx, struct fx_subject *s, enum fx_element element, void *object,
+		     pthread_mutex_t *mutex, pthread_cond_t *cond)
+{
+	*s = (struct fx_subject){.element = element, .object = object, .mutex = mutex, .cond = cond};
+	pthread_mutex_init(mutex, NULL);
+	pthread_cond_init(cond, NULL);
 	pthread_mutex_lock(&ctx->lock);
-	fx_events_sort(ctx);
-	take_back(ctx, OF_CQ, cq->cookie);
-	settle_if_ours(ctx, &ctx->wake);
-	if (ch && cq->has_event) {
-		fx_channel_remove(cq);
-		ch->wake.owed++;
-		settle_if_ours(ctx, &ch->wake);
-	}
-	while (*p != cq)
-		p = &(*p)->next;
-	*p = cq->next;
-	if (ch)
-		ch->channel.refcnt--;
+	s->cookie = ++ctx->cookie;
 	pthread_mutex_unlock(&ctx->lock);
 }
 
-void fx_events_forget_qp(struct fx_vqp *qp)
+void fx_subject_list(struct fx_context *ctx, struct fx_subject *s)
 {
-	struct fx_context *ctx = qp->ctx;
-	struct fx_vqp **p = &ctx->qps[qp->cookie % FX_BUCKETS];
+	struct fx_subject **bucket = &ctx->subjects[s->cookie % FX_BUCKETS];
+
+	s->next = *bucket;
+	*bucket = s;
+}
+
+void fx_subject_forget(struct fx_context *ctx, struct fx_subject *s)
+{
+	struct fx_subject **p = &ctx->subjects[s->cookie % FX_BUCKETS];
 
 	pthread_mutex_lock(&ctx->lock);
 	fx_events_sort(ctx);
-	take_back(ctx, OF_QP, qp->cookie);
-	settle_if_ours(ctx, &ctx->wake);
-	while (*p != qp)
+	take_back(ctx, s);
+	while (*p != s)
 		p = &(*p)->next;
-	*p = qp->next;
+	*p = s->next;
 	pthread_mutex_unlock(&ctx->lock);
+}
+
+void fx_subject_fini(struct fx_subject *s, const uint32_t *acked)
+{
+	fx_events_wait_acked(s->mutex, s->cond, acked, &s->delivered);
+	pthread_mutex_destroy(s->mutex);
+	pthread_cond_destroy(s->cond);
 }
 
 /* ---- asynchronous events ---- */
@@ -241,36 +233,22 @@ void fx_events_forget_qp(struct fx_vqp *qp)
 /* Fills in what the event is about and counts the delivery; false: its object is gone. Holds ctx->lock. */
 static bool deliver(struct fx_context *ctx, const struct fx_event *e, struct ibv_async_event *event)
 {
-	enum element element = element_of(e->type);
-	struct fx_vqp *qp;
-	struct fx_vcq *cq;
+	enum fx_element element = element_of(e->type);
+	struct fx_subject *s;
 
 	event->event_type = e->type;
-	switch (element) {
-	case OF_QP:
-		qp = find_qp(ctx, e->cookie);
-		if (!qp)
-			return false;
-		event->element.qp = &qp->qp;
-		pthread_mutex_lock(&qp->qp.mutex);
-		qp->delivered++;
-		pthread_mutex_unlock(&qp->qp.mutex);
-		return true;
-	case OF_CQ:
-		cq = find_cq(ctx, e->cookie);
-		if (!cq)
-			return false;
-		event->element.cq = &cq->cq;
-		pthread_mutex_lock(&cq->cq.mutex);
-		cq->delivered++;
-		pthread_mutex_unlock(&cq->cq.mutex);
-		return true;
-	case OF_DEVICE:
+	if (element == FX_OF_DEVICE) {
 		event->element.port_num = (int)e->object;
 		return true;
-	default:
-		return false; /* nothing of that kind exists */
 	}
+	s = find(ctx, element, e->cookie);
+	if (!s)
+		return false;
+	event->element.qp = s->object; /* one pointer, whatever it is */
+	pthread_mutex_lock(s->mutex);
+	s->delivered++;
+	pthread_mutex_unlock(s->mutex);
+	return true;
 }
 
 /* Holds ctx->lock. */
@@ -334,13 +312,13 @@ int flexins_get_async_event(struct ibv_context *c, struct ibv_async_event *event
 struct ibv_context *flexins_event_context(const struct ibv_async_event *event)
 {
 	switch (element_of(event->event_type)) {
-	case OF_CQ:
+	case FX_OF_CQ:
 		return event->element.cq->context;
-	case OF_QP:
+	case FX_OF_QP:
 		return event->element.qp->context;
-	case OF_SRQ:
+	case FX_OF_SRQ:
 		return event->element.srq->context;
-	case OF_WQ:
+	case FX_OF_WQ:
 		return event->element.wq->context;
 	default:
 		return NULL;
@@ -359,13 +337,17 @@ void flexins_ack_async_event(struct ibv_async_event *event)
 {
 	struct ibv_cq *cq = event->element.cq;
 	struct ibv_qp *qp = event->element.qp;
+	struct ibv_srq *srq = event->element.srq;
 
 	switch (element_of(event->event_type)) {
-	case OF_CQ:
+	case FX_OF_CQ:
 		ack(&cq->mutex, &cq->cond, &cq->async_events_completed);
 		break;
-	case OF_QP:
+	case FX_OF_QP:
 		ack(&qp->mutex, &qp->cond, &qp->events_completed);
+		break;
+	case FX_OF_SRQ:
+		ack(&srq->mutex, &srq->cond, &srq->events_completed);
 		break;
 	default:
 		break;

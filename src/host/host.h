@@ -25,6 +25,7 @@
  *	ah.c		address handles
  *	queue.h		shadow queues and the QPs of a CQ
  *	cq.c		completion queues and polling
+ *	srq.c		shared receive queues
  *	qp.c		life and states of a QP
  *	entry.h		send requests as entries of the pipe
  *	post.c		posting lists of requests
@@ -37,8 +38,8 @@
  *
  * Inside, functions return 0 or a negative errno; the flexins_* functions return what the verbs manual says.
  * Locks are taken in this order: list of contexts, the making of pools (pool.c), regions (mr.c), context, window, send
- * queue (a program may poll in the midst of a batch of ibv_wr_*()), receive queue, CQs by address, pipe, arena, slow
- * regions, a pool.
+ * queue (a program may poll in the midst of a batch of ibv_wr_*()), receive queue, CQs by address, an SRQ, pipe, arena,
+ * slow regions, a pool.
  */
 #ifndef FX_HOST_HOST_H
 #define FX_HOST_HOST_H
@@ -61,7 +62,7 @@
 enum {
 	FX_RINGS = 1, /* workers this ABI names a pipe for */
 	FX_PORT = 1,
-	FX_BUCKETS = 256,	 /* of a context's CQs, and of its QPs, by cookie */
+	FX_BUCKETS = 256,	 /* of what a context's events may be about, by cookie */
 	FX_CALL_MS = 60000,	 /* a core that does not answer for so long is lost */
 	FX_POLLS_PER_LOOK = 256, /* empty polls between looks whether the core lives */
 	FX_LOOK_MS = 20,	 /* least time between looks at the socket */
@@ -135,6 +136,18 @@ struct fx_channel {
 	struct fx_vcq *head, *tail; /* with an event that nobody took, by event_next */
 };
 
+/* What events are about: a CQ, QP or SRQ. events.c */
+enum fx_element { FX_OF_DEVICE, FX_OF_CQ, FX_OF_QP, FX_OF_SRQ, FX_OF_WQ };
+struct fx_subject {
+	uint64_t cookie; /* as the core knows it */
+	enum fx_element element;
+	void *object; /* the verbs object, which has these two: */
+	pthread_mutex_t *mutex;
+	pthread_cond_t *cond;
+	uint32_t delivered;	 /* asynchronous events, under *mutex */
+	struct fx_subject *next; /* of its bucket, under ctx->lock */
+};
+
 struct fx_context {
 	struct verbs_context verbs; /* ends with struct ibv_context */
 	struct fx_device *device;
@@ -156,8 +169,7 @@ struct fx_context {
 	struct fx_pipe_tx pipe;
 
 	pthread_mutex_t lock __attribute__((aligned(FX_LINE)));
-	struct fx_vqp *qps[FX_BUCKETS];
-	struct fx_vcq *cqs[FX_BUCKETS];
+	struct fx_subject *subjects[FX_BUCKETS];
 	uint64_t cookie; /* last given */
 	struct fx_event_rx events;
 	struct fx_wake wake;	/* of async_fd */
@@ -208,15 +220,33 @@ struct fx_vcq {
 	uint64_t looked_ms;
 	struct fx_cq_ring ring[FX_RINGS];
 	struct fx_qp_table qps;
-	uint32_t users;			    /* QPs, atomic */
-	uint32_t delivered, comp_delivered; /* asynchronous and completion events, under cq.mutex */
-	uint32_t arm;			    /* enum fx_arm_kind since its last event was taken, under lock */
-	uint32_t arm_seq;		    /* of that arm: events taken + 1, under lock */
+	uint32_t users;		 /* QPs, atomic */
+	uint32_t comp_delivered; /* completion events, under cq.mutex */
+	uint32_t arm;		 /* enum fx_arm_kind since its last event was taken, under lock */
+	uint32_t arm_seq;	 /* of that arm: events taken + 1, under lock */
 	/* under ctx->lock */
 	bool has_event, gone_told;
 	struct fx_vcq *event_next; /* of its channel */
-	uint64_t cookie;
-	struct fx_vcq *next; /* of its bucket */
+	struct fx_subject subject;
+};
+
+/* A receive of an SRQ, found by a number that its entry and its CQE carry. */
+struct fx_srq_wr {
+	uint64_t wr_id;
+	uint32_t next; /* of the free ones; FX_SRQ_BUSY: it is outstanding */
+};
+#define FX_SRQ_BUSY UINT32_MAX
+struct fx_vsrq {
+	struct ibv_srq srq;
+	struct fx_context *ctx;
+	uint32_t users; /* QPs, atomic */
+	uint32_t max_wr, max_sge;
+	uint64_t ring_off;
+	struct fx_subject subject;
+	uint32_t lock; /* of what follows */
+	uint32_t free; /* the first number that is; max_wr: none */
+	struct fx_srq_wr *wr;
+	struct fx_rq ring;
 };
 
 struct fx_batch;
@@ -240,9 +270,7 @@ struct fx_vqp {
 	struct fx_shadow rq;
 	struct fx_rq ring;
 	uint64_t ring_off;
-	uint32_t delivered; /* asynchronous events, under qp.mutex */
-	uint64_t cookie;
-	struct fx_vqp *next; /* of its bucket */
+	struct fx_subject subject;
 };
 
 static inline struct fx_context *fx_context_of(struct ibv_context *c)
@@ -260,6 +288,10 @@ static inline struct fx_vmw *fx_mw_of(struct ibv_mw *mw)
 static inline struct fx_vcq *fx_cq_of(struct ibv_cq *cq)
 {
 	return fx_container(cq, struct fx_vcq, cq);
+}
+static inline struct fx_vsrq *fx_srq_of(struct ibv_srq *srq)
+{
+	return fx_container(srq, struct fx_vsrq, srq);
 }
 static inline struct fx_vqp *fx_qp_of(struct ibv_qp *qp)
 {
@@ -323,7 +355,14 @@ bool fx_av_ok(struct fx_context *ctx, const struct ibv_ah_attr *ah);
 void fx_slow_add(struct fx_vmr *mr, const struct fx_reg_mr_done_rep *keys);
 void fx_slow_remove(struct fx_vmr *mr);
 
-/* ---- queue locks of cq.c ---- */
+/* ---- srq.c ---- */
+/* The receive of that number is over; false: it is not outstanding. */
+bool fx_srq_retire(struct fx_vsrq *srq, uint32_t number, uint64_t *wr_id);
+
+/* ---- cq.c ---- */
+/* The QP's receives of an SRQ whose CQEs nobody has polled, and nobody will: their numbers are free. Holds cq->lock. */
+void fx_cq_forget(struct fx_vcq *cq, const struct fx_vqp *qp);
+/* A QP's two CQs. */
 void fx_cqs_lock(struct fx_vqp *qp);
 void fx_cqs_unlock(struct fx_vqp *qp);
 
@@ -344,9 +383,15 @@ int fx_wake_read(struct fx_context *ctx, struct fx_wake *wake);
 void fx_wake_done(struct fx_context *ctx, struct fx_wake *wake, bool record);
 /* What the ring holds, to where it belongs. Holds ctx->lock. */
 void fx_events_sort(struct fx_context *ctx);
+/* Gives it a cookie, and its object mutex and cond; `object` is what `mutex` and `cond` belong to. */
+void fx_subject_init(struct fx_context *ctx, struct fx_subject *s, enum fx_element element, void *object,
+		     pthread_mutex_t *mutex, pthread_cond_t *cond);
+/* From now on events find it. Holds ctx->lock. */
+void fx_subject_list(struct fx_context *ctx, struct fx_subject *s);
 /* The core knows the object no more: so does nobody here, and what it had to tell is taken back. */
-void fx_events_forget_cq(struct fx_vcq *cq);
-void fx_events_forget_qp(struct fx_vqp *qp);
+void fx_subject_forget(struct fx_context *ctx, struct fx_subject *s);
+/* Waits until all that was delivered is acknowledged; mutex and cond are no more. */
+void fx_subject_fini(struct fx_subject *s, const uint32_t *acked);
 void fx_events_wait_acked(pthread_mutex_t *m, pthread_cond_t *cond, const uint32_t *acked,
 			  const uint32_t *delivered);
 
@@ -354,8 +399,9 @@ void fx_events_wait_acked(pthread_mutex_t *m, pthread_cond_t *cond, const uint32
 /* A record of the CQ's, from the ring; and out of the channel's list again. Hold ctx->lock. */
 void fx_channel_event(struct fx_vcq *cq, const struct fx_event *e);
 void fx_channel_remove(struct fx_vcq *cq);
-
-/* ---- absent.c ---- */
-void fx_absent_ops(struct fx_context *ctx);
+/* The CQ goes away, and with it its event that nobody took. */
+void fx_channel_forget(struct fx_vcq *cq);
+/* Takes bytes that are owed, if they are ours to take. Holds ctx->lock. */
+void fx_wake_settle(struct fx_context *ctx, struct fx_wake *wake);
 
 #endif

@@ -147,7 +147,7 @@ int flexins_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr, struct ibv_re
 	int err = 0;
 
 	fx_lock(&qp->rq_lock);
-	if (fx_unlikely(qp->state == IBV_QPS_RESET))
+	if (fx_unlikely(qp->state == IBV_QPS_RESET || ibqp->srq))
 		err = -EINVAL;
 	for (; wr && !err; wr = wr->next) {
 		err = recv_one(qp, wr);

@@ -117,10 +117,10 @@ static int check_init(const struct fx_context *ctx, const struct ibv_pd *pd, con
 	const struct fx_device_limits *l = &ctx->limits;
 	uint32_t max_sge = least(l->max_sge, FX_MAX_SGE), max_inline = least(l->max_inline, FX_MAX_INLINE);
 
-	if ((a->qp_type != IBV_QPT_RC && a->qp_type != IBV_QPT_UC && a->qp_type != IBV_QPT_UD) || a->srq)
+	if ((a->qp_type != IBV_QPT_RC && a->qp_type != IBV_QPT_UC && a->qp_type != IBV_QPT_UD))
 		return -EOPNOTSUPP;
 	if (!a->send_cq || !a->recv_cq || a->send_cq->context != pd->context ||
-	    a->recv_cq->context != pd->context)
+	    a->recv_cq->context != pd->context || (a->srq && a->srq->context != pd->context))
 		return -EINVAL;
 	if (a->cap.max_send_wr > l->max_qp_wr || a->cap.max_recv_wr > l->max_qp_wr ||
 	    a->cap.max_send_sge > max_sge || a->cap.max_recv_sge > max_sge ||
@@ -157,7 +157,7 @@ static void free_queues(struct fx_vqp *qp)
 
 static int make_queues(struct fx_vqp *qp, const struct ibv_qp_cap *cap)
 {
-	uint32_t stride = fx_rq_stride(cap->max_recv_sge);
+	uint32_t stride = fx_rq_stride(qp->max_recv_sge);
 	int err = fx_shadow_init(&qp->sq, cap->max_send_wr);
 
 	if (err)
@@ -198,7 +198,8 @@ static int ask_create(struct fx_vqp *qp, const struct ibv_pd *pd, const struct i
 				       .rq_shift = qp->ring.shift,
 				       .flags = flags,
 				       .rq_off = qp->ring_off,
-				       .cookie = qp->cookie};
+				       .srq = a->srq ? a->srq->handle : 0,
+				       .cookie = qp->subject.cookie};
 	struct fx_create_qp_rep rep;
 	int err = fx_ask(qp->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
 
@@ -238,9 +239,10 @@ static int list_qp(struct fx_vqp *qp)
 	__atomic_fetch_add(&s->users, 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&r->users, 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&fx_pd_of(qp->qp.pd)->users, 1, __ATOMIC_RELAXED);
+	if (qp->qp.srq)
+		__atomic_fetch_add(&fx_srq_of(qp->qp.srq)->users, 1, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&qp->ctx->lock);
-	qp->next = qp->ctx->qps[qp->cookie % FX_BUCKETS];
-	qp->ctx->qps[qp->cookie % FX_BUCKETS] = qp;
+	fx_subject_list(qp->ctx, &qp->subject);
 	pthread_mutex_unlock(&qp->ctx->lock);
 	return 0;
 }
@@ -250,23 +252,29 @@ static void unlist_qp(struct fx_vqp *qp)
 	struct fx_vcq *s = fx_cq_of(qp->qp.send_cq), *r = fx_cq_of(qp->qp.recv_cq);
 
 	fx_cqs_lock(qp);
+	fx_cq_forget(r, qp);
 	fx_qp_remove(&s->qps, qp->qp.qp_num);
 	if (r != s)
 		fx_qp_remove(&r->qps, qp->qp.qp_num);
 	fx_cqs_unlock(qp);
-	fx_events_forget_qp(qp);
+	fx_subject_forget(qp->ctx, &qp->subject);
 	/* release: the last use of each comes before whoever destroys it */
 	__atomic_fetch_sub(&s->users, 1, __ATOMIC_RELEASE);
 	__atomic_fetch_sub(&r->users, 1, __ATOMIC_RELEASE);
+	if (qp->qp.srq)
+		__atomic_fetch_sub(&fx_srq_of(qp->qp.srq)->users, 1, __ATOMIC_RELEASE);
 	__atomic_fetch_sub(&fx_pd_of(qp->qp.pd)->users, 1, __ATOMIC_RELEASE);
 }
 
-static struct fx_vqp *new_qp(struct ibv_pd *pd, const struct ibv_qp_init_attr *a)
+/* With an SRQ it has no receives of its own, whatever was asked for. */
+static struct fx_vqp *new_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
 {
 	struct fx_vqp *qp = aligned_alloc(FX_LINE, sizeof(*qp));
 
 	if (!qp)
 		return NULL;
+	if (a->srq)
+		a->cap.max_recv_wr = a->cap.max_recv_sge = 0;
 	memset(qp, 0, sizeof(*qp));
 	qp->ctx = fx_context_of(pd->context);
 	qp->qp = (struct ibv_qp){.context = pd->context,
@@ -274,17 +282,14 @@ static struct fx_vqp *new_qp(struct ibv_pd *pd, const struct ibv_qp_init_attr *a
 				 .pd = pd,
 				 .send_cq = a->send_cq,
 				 .recv_cq = a->recv_cq,
+				 .srq = a->srq,
 				 .qp_type = a->qp_type};
 	qp->state = qp->qp.state = IBV_QPS_RESET;
 	qp->sig_all = a->sq_sig_all;
 	qp->max_send_sge = a->cap.max_send_sge;
 	qp->max_recv_sge = a->cap.max_recv_sge;
 	qp->max_inline = a->cap.max_inline_data;
-	pthread_mutex_lock(&qp->ctx->lock);
-	qp->cookie = ++qp->ctx->cookie;
-	pthread_mutex_unlock(&qp->ctx->lock);
-	pthread_mutex_init(&qp->qp.mutex, NULL);
-	pthread_cond_init(&qp->qp.cond, NULL);
+	fx_subject_init(qp->ctx, &qp->subject, FX_OF_QP, &qp->qp, &qp->qp.mutex, &qp->qp.cond);
 	return qp;
 }
 
@@ -382,10 +387,8 @@ int flexins_destroy_qp(struct ibv_qp *ibqp)
 	if (err && fx_alive(qp->ctx))
 		return fx_fail(err);
 	unlist_qp(qp);
-	fx_events_wait_acked(&ibqp->mutex, &ibqp->cond, &ibqp->events_completed, &qp->delivered);
+	fx_subject_fini(&qp->subject, &ibqp->events_completed);
 	free_queues(qp);
-	pthread_mutex_destroy(&ibqp->mutex);
-	pthread_cond_destroy(&ibqp->cond);
 	free(qp);
 	return 0;
 }
@@ -407,6 +410,8 @@ static void moved(struct fx_vqp *qp, const struct fx_modify_qp_rep *rep)
 	fx_lock(&qp->sq_lock);
 	fx_lock(&qp->rq_lock);
 	fx_cqs_lock(qp);
+	if (rep->state == IBV_QPS_RESET)
+		fx_cq_forget(fx_cq_of(qp->qp.recv_cq), qp);
 	qp->qpn_gen = fx_qpn_gen(qp->qp.qp_num, (uint8_t)rep->gen);
 	__atomic_store_n(&qp->state, rep->state, __ATOMIC_RELAXED);
 	if (rep->state == IBV_QPS_RESET) {

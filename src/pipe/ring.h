@@ -124,23 +124,28 @@ static inline void fx_pipe_publish_ci(struct fx_pipe_rx *p)
 	fx_store32_release(&p->head->ci, p->ci);
 }
 
-/* ---- receive queue: entries of `stride` slots; `index` counts entries ---- */
+/*
+ * ---- receive queue: entries of `stride` slots; `index` counts entries ----
+ * Those of a shared one complete in any order, and so they carry a number of the host's, below `ids`, in place of index.
+ */
 struct fx_rq {
 	uint8_t *slots;
 	uint32_t shift;	 /* log2 of slots */
 	uint32_t stride; /* slots an entry */
 	uint32_t index;	 /* next entry to write (host) or to read (core) */
 	uint32_t pos;	 /* its first slot's running number: index * stride, kept to survive wrap */
+	uint32_t ids;	 /* 0: entries carry their index */
+	uint32_t name;	 /* core: what the entry that was taken last carries */
 };
 static inline uint8_t *fx_rq_slot_at(const struct fx_rq *q, uint32_t i)
 {
 	return q->slots + (size_t)(i & ((1u << q->shift) - 1)) * FX_SLOT_SIZE;
 }
 /* The caller counts outstanding entries against its cap; the ring is at least that large. */
-static inline void fx_rq_put(struct fx_rq *q, const struct fx_sge *sge, uint32_t nsge)
+static inline void fx_rq_put_as(struct fx_rq *q, uint32_t name, const struct fx_sge *sge, uint32_t nsge)
 {
 	for (uint32_t s = 0; s < q->stride; s++) {
-		struct fx_rq_slot slot = {.index = q->index, .nsge = (uint8_t)nsge};
+		struct fx_rq_slot slot = {.index = name, .nsge = (uint8_t)nsge};
 		uint32_t from = s * FX_RQ_SGES, i = q->pos + s;
 
 		for (uint32_t k = 0; k < FX_RQ_SGES && from + k < nsge; k++)
@@ -150,9 +155,16 @@ static inline void fx_rq_put(struct fx_rq *q, const struct fx_sge *sge, uint32_t
 	q->index++;
 	q->pos += q->stride;
 }
-static inline bool fx_rq_ready(const struct fx_rq *q)
+static inline void fx_rq_put(struct fx_rq *q, const struct fx_sge *sge, uint32_t nsge)
 {
-	return fx_slot_ready(fx_rq_slot_at(q, q->pos), fx_phase(q->pos, q->shift));
+	fx_rq_put_as(q, q->index, sge, nsge);
+}
+/* Are there more than `ahead` entries? Those behind the next one arrive in their order, so the last of them tells. */
+static inline bool fx_rq_holds(const struct fx_rq *q, uint32_t ahead)
+{
+	uint32_t i = q->pos + (ahead + 1) * q->stride - 1;
+
+	return fx_slot_ready(fx_rq_slot_at(q, i), fx_phase(i, q->shift));
 }
 /*
  * Copies the next entry's SGEs into sge[max]; returns their number, -EAGAIN when there is no entry (or not all of
@@ -160,7 +172,7 @@ static inline bool fx_rq_ready(const struct fx_rq *q)
  */
 static inline int fx_rq_take(struct fx_rq *q, struct fx_sge *sge, uint32_t max)
 {
-	uint32_t nsge = 0;
+	uint32_t nsge = 0, name = q->index;
 
 	for (uint32_t s = 0; s < q->stride; s++) {
 		uint32_t i = q->pos + s;
@@ -170,13 +182,16 @@ static inline int fx_rq_take(struct fx_rq *q, struct fx_sge *sge, uint32_t max)
 		if (!fx_slot_ready(p, fx_phase(i, q->shift)))
 			return -EAGAIN;
 		memcpy(&slot, p, sizeof(slot));
-		if (slot.index != q->index || slot.nsge > max || slot.nsge > q->stride * FX_RQ_SGES ||
+		if (q->ids && !s)
+			name = slot.index < q->ids ? slot.index : ~slot.index;
+		if (slot.index != name || slot.nsge > max || slot.nsge > q->stride * FX_RQ_SGES ||
 		    (s && slot.nsge != nsge))
 			return -EPROTO;
 		nsge = slot.nsge;
 		for (uint32_t k = 0; k < FX_RQ_SGES && s * FX_RQ_SGES + k < nsge; k++)
 			sge[s * FX_RQ_SGES + k] = slot.sge[k];
 	}
+	q->name = name;
 	q->index++;
 	q->pos += q->stride;
 	return (int)nsge;

@@ -395,7 +395,7 @@ static void retire_touched(struct fx_tp *tp)
 			continue; /* detached: only its buffers had to come home */
 		fx_completer_retire(tp, qp);
 		if (qp->state == FX_QPS_ERR)
-			fx_responder_flush(tp, qp);
+			fx_receive_flush(tp, qp);
 	}
 }
 

@@ -30,8 +30,10 @@ struct fx_qp *fx_qp_create(const struct fx_qp_cfg *cfg)
 	qp->pd = cfg->pd;
 	qp->scq = cfg->scq;
 	qp->rcq = cfg->rcq;
-	qp->rq = cfg->rq;
-	qp->rwqe = calloc(cfg->max_recv_sge ? cfg->max_recv_sge : 1, sizeof(*qp->rwqe));
+	qp->own = (struct fx_rxq){
+		.ring = cfg->rq, .pd = cfg->pd, .max_sge = cfg->max_recv_sge, .owner = cfg->owner};
+	qp->rx = cfg->srq ? cfg->srq : &qp->own;
+	qp->rwqe = calloc(qp->rx->max_sge ? qp->rx->max_sge : 1, sizeof(*qp->rwqe));
 	if (!qp->rwqe) {
 		free(qp);
 		errno = ENOMEM;
@@ -58,7 +60,7 @@ int fx_qp_attach(struct fx_tp *tp, struct fx_qp *qp)
 	return 0;
 }
 
-static void tell(struct fx_tp *tp, struct fx_qp *qp, enum fx_async type)
+void fx_qp_tell(struct fx_tp *tp, struct fx_qp *qp, enum fx_async type)
 {
 	if (tp->cfg.env.event && type != FX_ASYNC_NONE)
 		tp->cfg.env.event(tp->cfg.env.arg, qp, type);
@@ -127,7 +129,7 @@ void fx_qp_error(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause)
 	fx_qp_flush(tp, qp, cause);
 	if (tp->cfg.env.trouble)
 		tp->cfg.env.trouble(tp->cfg.env.arg, qp, cause);
-	tell(tp, qp, fx_cause_async(cause));
+	fx_qp_tell(tp, qp, fx_cause_async(cause));
 }
 
 /* UC and UD stop sending, and receive on (IBTA 10.3.1.7); the application may start them again. */
@@ -154,7 +156,7 @@ void fx_qp_send_error(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause, s
 void fx_qp_greet(struct fx_tp *tp, struct fx_qp *qp)
 {
 	if (!qp->greeted && qp->type != FX_QPT_UD)
-		tell(tp, qp, FX_ASYNC_COMM_EST);
+		fx_qp_tell(tp, qp, FX_ASYNC_COMM_EST);
 	qp->greeted = true;
 }
 
@@ -162,7 +164,7 @@ void fx_qp_drained(struct fx_tp *tp, struct fx_qp *qp)
 {
 	qp->draining = false;
 	if (qp->attr.en_sqd_async_notify)
-		tell(tp, qp, FX_ASYNC_SQ_DRAINED);
+		fx_qp_tell(tp, qp, FX_ASYNC_SQ_DRAINED);
 }
 
 /* Out of every list and timer; what is queued has no effect any more. */
@@ -179,8 +181,9 @@ static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
 	qp->natomics = 0;
 	qp->nak_want = 0;
 	qp->ack_want = qp->nak_sent = qp->dead_end = qp->have_rwqe = false;
-	qp->looking = qp->looked = false;
-	qp->rnr_wait = qp->rewound = qp->draining = qp->greeted = false;
+	fx_look_drop(qp);
+	qp->looked = false;
+	qp->rnr_wait = qp->rewound = qp->draining = qp->greeted = qp->last_told = false;
 	qp->cause = FX_CAUSE_NONE;
 	qp->cut_err = qp->retries = qp->rnr_retries = 0;
 	qp->rd_n = 0;
@@ -192,8 +195,8 @@ static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
 void fx_qp_reset(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index, uint32_t rq_index)
 {
 	quiesce(tp, qp, sq_index);
-	qp->rq.pos += (rq_index - qp->rq.index) * qp->rq.stride;
-	qp->rq.index = rq_index;
+	qp->own.ring.pos += (rq_index - qp->own.ring.index) * qp->own.ring.stride;
+	qp->own.ring.index = rq_index;
 	memset(&qp->attr, 0, sizeof(qp->attr));
 	qp->access = 0;
 	qp->gen++;
@@ -241,9 +244,9 @@ const struct fx_qp_cfg *fx_qp_config(const struct fx_qp *qp)
 	return &qp->cfg;
 }
 
-struct fx_rq *fx_qp_rq(struct fx_qp *qp)
+struct fx_rxq *fx_qp_rxq(struct fx_qp *qp)
 {
-	return &qp->rq;
+	return &qp->own;
 }
 
 void fx_qp_snapshot(const struct fx_qp *qp, struct fx_qp_info *info)

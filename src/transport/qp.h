@@ -8,6 +8,7 @@
  *	requester.c	WQEs -> request packets
  *	completer.c	ACK, NAK, READ responses -> progress; retires WQEs into CQEs
  *	responder.c	request packets -> placements
+ *	receive.c	receives: taken for messages, flushed, and the limit of shared queues
  *	look.c		packets that wait for a fresh look at their receive queue
  *	datagram.c	what sets datagrams apart when they arrive
  *	answer.c	READ responses, results of atomics, acknowledges and NAKs, in order
@@ -222,8 +223,7 @@ struct fx_qp {
 	struct fx_chunk *head, *tail; /* of the queue; looking at the WQE at `una` may move that past head */
 	struct fx_cursor ack;	      /* WQE that una_psn is in */
 	struct fx_cursor una;	      /* oldest not completed */
-	struct fx_qp_cfg cfg;
-	struct fx_tp *tp; /* NULL: detached */
+	struct fx_tp *tp;	      /* NULL: detached */
 	struct fx_cq *scq, *rcq;
 	uint32_t refs; /* segments in the transmit queue */
 	uint32_t access;
@@ -253,6 +253,7 @@ struct fx_qp {
 	uint32_t msg_off;    /* bytes of the message in progress */
 	uint32_t msg_flags;  /* enum fx_op_flags of its first packet: SEND or WRITE; 0: none */
 	struct fx_fifo reqs; /* requests on their way into memory */
+	struct fx_qp_cfg cfg;
 
 	/* completer, where something is lost, or fetched */
 	uint32_t resp_sge, resp_sge_off; /* landing of the READ at `ack` */
@@ -269,12 +270,14 @@ struct fx_qp {
 		uint32_t rkey, length;
 	} write;
 	uint32_t nak_psn;
-	struct fx_rq rq;
-	struct { /* packets that wait for a look, in their order of arrival */
+	struct fx_rxq *rx; /* its receive queue: its own, or a shared one */
+	struct fx_rxq own;
+	struct fx_qp *ask_next; /* of those that wait for the same look */
+	struct {		/* packets that wait for a look, in their order of arrival */
 		struct fx_pkt *head, *tail;
 		uint32_t n;
 	} parked;
-	bool looking; /* one is under way */
+	bool looking; /* it waits for one */
 	bool looked;  /* ... and has just ended: nothing but what it brought is there */
 	bool have_rwqe;
 	uint8_t oldest_staged;
@@ -291,9 +294,11 @@ struct fx_qp {
 	struct fx_path path;
 	enum fx_cause cause; /* of the error it is in */
 	bool greeted;	     /* COMM_EST was told */
+	bool last_told;	     /* LAST_WQE was */
 	uint64_t retransmits, naks, timeouts, dups;
 };
-static_assert(offsetof(struct fx_qp, reqs) + sizeof(struct fx_fifo) <= FX_HOT, "what every request touches");
+static_assert(offsetof(struct fx_qp, cfg) + offsetof(struct fx_qp_cfg, rq) <= FX_HOT,
+	      "what every request touches");
 
 /* Its lines are on their way when it is looked at. */
 static inline void fx_qp_soon(const struct fx_qp *qp)
@@ -386,8 +391,6 @@ void fx_completer_sent(struct fx_tp *tp, struct fx_qp *qp);   /* a packet was cu
 /* ---- responder.c ---- */
 void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
-void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp);  /* receives, in ERR */
-void fx_responder_looked(struct fx_tp *tp, struct fx_qp *qp); /* the same, after a look for more of them */
 /* Where an address of the peer's leads: an address of a region, through a window or not (NULL). */
 struct fx_spot {
 	struct fx_mr *mr;
@@ -407,9 +410,19 @@ static inline bool fx_revokes(const struct fx_pkt *p)
 /* Does the UD QP take it? Then its message begins with the GRH. `bth` is where BTH starts. */
 bool fx_datagram_welcome(struct fx_tp *tp, const struct fx_qp *qp, struct fx_pkt *p, uint32_t bth);
 
+/* ---- receive.c ---- */
+enum { FX_LOOKS = 1 }; /* not a syndrome: the packet has to wait */
+/* Takes the next receive into the QP, if it has none in hand. Returns 0, FX_LOOKS, or the syndrome to refuse with. */
+uint8_t fx_receive_take(struct fx_tp *tp, struct fx_qp *qp);
+void fx_receive_flush(struct fx_tp *tp, struct fx_qp *qp);  /* in ERR */
+void fx_receive_looked(struct fx_tp *tp, struct fx_qp *qp); /* the same, after a look for more of them */
+/* Its limit, since entries went, or came by a look. */
+void fx_rxq_watch(struct fx_tp *tp, struct fx_rxq *rx, bool looked);
+
 /* ---- look.c ---- */
-bool fx_rq_look(struct fx_tp *tp,
-		struct fx_qp *qp); /* true: a fresh look at the receive queue is under way */
+/* True: the QP waits for a fresh look at its receive queue. */
+bool fx_look_ask(struct fx_tp *tp, struct fx_qp *qp);
+void fx_look_drop(struct fx_qp *qp);
 void fx_park(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p); /* until it is over */
 void fx_park_drop(struct fx_tp *tp, struct fx_qp *qp);
 
@@ -462,6 +475,7 @@ void fx_qp_error(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause);
 void fx_qp_send_error(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause, struct fx_cursor behind);
 void fx_qp_flush(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause);
 void fx_qp_greet(struct fx_tp *tp, struct fx_qp *qp); /* a packet came in RTR */
+void fx_qp_tell(struct fx_tp *tp, struct fx_qp *qp, enum fx_async type);
 void fx_qp_reset(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index, uint32_t rq_index);
 void fx_qp_drained(struct fx_tp *tp, struct fx_qp *qp);
 void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct fx_cqe *cqe);

@@ -47,13 +47,10 @@ static void refuse(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t
 	fx_place_push(tp, &qp->reqs, qp, p);
 }
 
-/* Not a syndrome: the packet has to wait. */
-enum { LOOKS = 1 };
-
-/* A receive is wanted, and take_receive() said why there is none. */
+/* A receive is wanted, and fx_receive_take() said why there is none. */
 static void no_receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint8_t why)
 {
-	if (why == LOOKS) {
+	if (why == FX_LOOKS) {
 		fx_park(tp, qp, p);
 		return;
 	}
@@ -80,38 +77,6 @@ static void too_long(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 	}
 	tp->n.rx_too_long++;
 	give_up(tp, qp, p);
-}
-
-/* ---- receives ---- */
-
-/* Takes the next receive into the QP. Returns 0, LOOKS, or the syndrome to refuse with. */
-static uint8_t take_receive(struct fx_tp *tp, struct fx_qp *qp)
-{
-	uint32_t index = qp->rq.index;
-	int n;
-
-	if (qp->have_rwqe)
-		return 0;
-	n = fx_rq_take(&qp->rq, qp->rwqe, qp->cfg.max_recv_sge);
-	if (n == -EAGAIN && !qp->looked && fx_rq_look(tp, qp))
-		return LOOKS;
-	if (n == -EAGAIN)
-		return (uint8_t)(FX_AETH_RNR | (qp->attr.min_rnr_timer & 0x1f));
-	if (n < 0) {
-		tp->n.rwqe_bad++;
-		return FX_NAK_REMOTE_OP;
-	}
-	qp->have_rwqe = true;
-	qp->rwqe_index = index;
-	qp->rwqe_nsge = (uint32_t)n;
-	qp->rwqe_sge = qp->rwqe_off = 0;
-	qp->rwqe_len = 0;
-	for (int i = 0; i < n; i++) {
-		uint64_t sum = (uint64_t)qp->rwqe_len + qp->rwqe[i].length;
-
-		qp->rwqe_len = sum > FX_MAX_MSG ? FX_MAX_MSG : (uint32_t)sum;
-	}
-	return 0;
 }
 
 static void end_receive(struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
@@ -175,7 +140,7 @@ static void accept(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_
 
 static void rx_send(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
 {
-	uint8_t bad = take_receive(tp, qp), status;
+	uint8_t bad = fx_receive_take(tp, qp), status;
 
 	if (bad) {
 		no_receive(tp, qp, p, bad);
@@ -185,7 +150,7 @@ static void rx_send(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32
 		too_long(tp, qp, p);
 		return;
 	}
-	status = fx_sges_check(tp, qp->pd, qp->rwqe, qp->rwqe_nsge, qp->rwqe_sge, qp->rwqe_off, p->len,
+	status = fx_sges_check(tp, qp->rx->pd, qp->rwqe, qp->rwqe_nsge, qp->rwqe_sge, qp->rwqe_off, p->len,
 			       FX_ACC_LOCAL_WRITE);
 	if (status) {
 		refuse_receive(tp, qp, p, FX_NAK_REMOTE_OP, status);
@@ -230,7 +195,7 @@ static void rx_write(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint3
 		return;
 	}
 	if (flags & FX_OPF_IMM) {
-		bad = take_receive(tp, qp);
+		bad = fx_receive_take(tp, qp);
 		if (bad) {
 			no_receive(tp, qp, p, bad);
 			return;
@@ -530,43 +495,4 @@ void fx_responder_placed(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		qp->ack_want = true;
 		fx_run_ack(tp, qp);
 	}
-}
-
-/* Flushes the receives that are here; true: there were some. */
-static bool flush_here(struct fx_tp *tp, struct fx_qp *qp)
-{
-	struct fx_cqe cqe = {
-		.status = FX_WC_WR_FLUSH_ERR, .opcode = FX_WC_RECV, .syndrome = (uint8_t)qp->cause};
-	uint32_t index, from = qp->rq.index;
-
-	if (qp->have_rwqe) {
-		qp->have_rwqe = false;
-		cqe.index = qp->rwqe_index;
-		fx_qp_complete(tp, qp, qp->rcq, &cqe);
-	}
-	for (index = qp->rq.index; fx_rq_take(&qp->rq, qp->rwqe, qp->cfg.max_recv_sge) >= 0;
-	     index = qp->rq.index) {
-		cqe.index = index;
-		fx_qp_complete(tp, qp, qp->rcq, &cqe);
-	}
-	return qp->rq.index != from;
-}
-
-void fx_responder_flush(struct fx_tp *tp, struct fx_qp *qp)
-{
-	if (qp->reqs.n)
-		return; /* what arrived before the error comes first */
-	if (flush_here(tp, qp))
-		qp->flush_wait = FX_FLUSH_SOON;
-	else if (qp->flush_wait < FX_FLUSH_LATE)
-		qp->flush_wait *= 2; /* a QP left in error must not keep the core awake */
-	fx_timer_set(tp, qp, tp->now + qp->flush_wait);
-	fx_rq_look(tp, qp);
-}
-
-/* As long as looks bring some there may be more. */
-void fx_responder_looked(struct fx_tp *tp, struct fx_qp *qp)
-{
-	if (!qp->reqs.n && flush_here(tp, qp))
-		fx_rq_look(tp, qp);
 }

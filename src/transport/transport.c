@@ -211,7 +211,7 @@ void fx_tp_timers(struct fx_tp *tp)
 		struct fx_qp *qp = (struct fx_qp *)((char *)t - offsetof(struct fx_qp, timer));
 
 		if (qp->state == FX_QPS_ERR)
-			fx_responder_flush(tp, qp);
+			fx_receive_flush(tp, qp);
 		else
 			fx_completer_timer(tp, qp);
 	}

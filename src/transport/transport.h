@@ -152,6 +152,27 @@ struct fx_txpkt {
 	} seg[FX_TX_SEGS];
 };
 
+/*
+ * A receive queue: a QP's own, or shared by QPs of one worker (SRQ). The transport is the ring's consumer. What the
+ * owner gives is set before anything uses the queue, and outlives every QP that does.
+ */
+struct fx_rxq {
+	struct fx_rq ring;
+	uint32_t pd; /* of its entries' memory */
+	uint32_t max_sge;
+	bool shared;
+	void *owner;	 /* the owner's, for its callbacks */
+	void *copy;	 /* the mirror's; NULL: the ring is the host's own */
+	uint32_t handle; /* these two of a shared one, for its events */
+	uint64_t cookie;
+	/* the transport's */
+	struct fx_qp *asks, *asks_last; /* QPs that wait for a look */
+	uint32_t limit; /* fewer entries than that are told of, once; 0: nobody wants to know */
+	uint32_t seen;	/* with a limit: entries from here on have not been seen to be there */
+	bool broken;	/* it is shared, and an entry contradicted itself */
+	bool watches;	/* a look for the limit's sake is under way */
+};
+
 /* What the owner is told of; rare, so a call is fine. All may be NULL. */
 struct fx_tp_env {
 	/* Asynchronous events for the host: of a QP (enum fx_async), and the one of a CQ. */
@@ -162,11 +183,13 @@ struct fx_tp_env {
 	void *arg;
 	/* A CQE fires the CQ's arm: fx_cq_fire(), and tell whoever waits. May be NULL if nobody arms. */
 	void (*comp)(void *arg, struct fx_cq *cq);
+	/* Of a shared receive queue. */
+	void (*rxq_event)(void *arg, struct fx_rxq *rx, enum fx_async type);
 	/*
-	 * A receive is wanted and none is here. True: a look that begins now is under way, and fx_tp_looked() follows,
-	 * never from inside of this call; false, or NULL: what is here is all there is.
+	 * A receive is wanted and none is here. True: fx_tp_looked() follows, never from inside of this call, once a look
+	 * that began after the last such call is over; false, or NULL: what is here is all there is.
 	 */
-	bool (*look)(void *arg, struct fx_qp *qp);
+	bool (*look)(void *arg, struct fx_rxq *rx);
 };
 
 struct fx_tp_cfg {
@@ -190,8 +213,8 @@ void fx_tp_set_now(struct fx_tp *tp, uint64_t now);
 
 /* Takes n packets; they come back, in any order and possibly later, by fx_tp_released(). */
 void fx_tp_rx(struct fx_tp *tp, struct fx_pkt **pkts, unsigned n);
-/* The look that env.look began is over: receives that the host had posted before it are here. */
-void fx_tp_looked(struct fx_tp *tp, struct fx_qp *qp);
+/* The look that env.look asked for is over: receives that the host had posted before it are here. */
+void fx_tp_looked(struct fx_tp *tp, struct fx_rxq *rx);
 /* The list of packets that the transport is done with, linked by `next`; empties it. */
 struct fx_pkt *fx_tp_released(struct fx_tp *tp);
 
@@ -228,9 +251,10 @@ struct fx_qp_cfg {
 	uint32_t max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline;
 	bool sq_sig_all;
 	struct fx_cq *scq, *rcq;
-	struct fx_rq rq;
 	void *owner;			/* the worker's, for its callbacks */
 	struct fx_under_way *under_way; /* of its context; outlives the QP */
+	struct fx_rq rq;		/* from here on: looked at when it is created */
+	struct fx_rxq *srq;		/* in place of rq; NULL: it has its own */
 };
 
 /* What the port knows of a path: filled by the control room before a modify to RTR. */
@@ -253,8 +277,8 @@ void fx_qp_query(const struct fx_qp *qp, struct fx_qp_attr *attr);
 uint32_t fx_qp_gen(const struct fx_qp *qp);
 uint32_t fx_qp_number(const struct fx_qp *qp);
 const struct fx_qp_cfg *fx_qp_config(const struct fx_qp *qp);
-/* Its receive queue, for whoever says where the slots are before the QP is attached. */
-struct fx_rq *fx_qp_rq(struct fx_qp *qp);
+/* Its own receive queue, for whoever says where the slots are before the QP is attached. */
+struct fx_rxq *fx_qp_rxq(struct fx_qp *qp);
 /*
  * Takes it out of the transport: no packet finds it, no timer fires, its queues are dropped without completions.
  * It may be freed (fx_qp_free) once fx_qp_idle() says that nothing under way points at it.
@@ -262,6 +286,12 @@ struct fx_rq *fx_qp_rq(struct fx_qp *qp);
 void fx_qp_detach(struct fx_tp *tp, struct fx_qp *qp);
 bool fx_qp_idle(const struct fx_qp *qp);
 void fx_qp_free(struct fx_tp *tp, struct fx_qp *qp);
+
+/* ---- shared receive queues ---- */
+/*
+ * From now on, or at once: when fewer than `limit` entries are left, the owner hears of it, once. 0: it does not.
+ */
+void fx_rxq_arm(struct fx_tp *tp, struct fx_rxq *rx, uint32_t limit);
 
 /* For flexinsctl and tests: a snapshot, copied on the worker. */
 struct fx_qp_info {

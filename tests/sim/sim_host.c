@@ -59,10 +59,10 @@ static size_t ring_bytes(const struct qp *q)
 }
 
 /* Sees what is there now and nothing later, and says so a while after. */
-static bool on_look(void *arg, struct fx_qp *core)
+static bool on_look(void *arg, struct fx_rxq *rx)
 {
 	struct host *h = arg;
-	struct qp *q = h->qp[fx_qp_number(core) >> FX_WORKER_BITS];
+	struct qp *q = rx->owner;
 
 	if (!q->rq_copy)
 		return false;
@@ -70,7 +70,7 @@ static bool on_look(void *arg, struct fx_qp *core)
 	q->look_at = h->s->now + h->cfg.look_ns / 2 + rng_below(&h->rng, h->cfg.look_ns / 2 + 1);
 	if (q->look_at < h->look_next)
 		h->look_next = q->look_at;
-	q->look_gen = fx_qp_gen(core);
+	q->look_gen = fx_qp_gen(q->core);
 	h->looks++;
 	return true;
 }
@@ -87,7 +87,7 @@ static uint64_t end_looks(struct host *h)
 			q->look_at = SIM_NEVER;
 			if (q->look_gen == fx_qp_gen(q->core))
 				memcpy(q->rq_copy, q->rq_seen, ring_bytes(q));
-			fx_tp_looked(h->tp, q->core);
+			fx_tp_looked(h->tp, fx_qp_rxq(q->core));
 		}
 		if (q && q->look_at < next)
 			next = q->look_at;
@@ -316,6 +316,7 @@ struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq
 	q->qpn = cfg->qpn;
 	q->rq_bytes = calloc(1, (size_t)FX_SLOT_SIZE << shift);
 	q->rq = q->cfg.rq = (struct fx_rq){.slots = q->rq_bytes, .shift = shift, .stride = stride};
+	q->cfg.owner = q;
 	make_copy(q);
 	q->cfg.scq = &scq->core;
 	q->cfg.rcq = &rcq->core;

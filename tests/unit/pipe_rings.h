@@ -112,7 +112,11 @@ struct rq {
 static inline void rq_init(struct rq *q, unsigned shift, uint32_t stride, uint32_t start)
 {
 	ring_init(&q->mem, shift, FX_SLOT_SIZE, start * stride);
-	q->host = (struct fx_rq){q->mem.bytes, shift, stride, start, start * stride};
+	q->host = (struct fx_rq){.slots = q->mem.bytes,
+				 .shift = shift,
+				 .stride = stride,
+				 .index = start,
+				 .pos = start * stride};
 	q->core = q->host;
 }
 

@@ -246,7 +246,7 @@ static void what_a_queue_pair_may_ask_for(void **state)
 		{&req.rq_shift, 64, -EINVAL},
 		{&req.type, 0, -EOPNOTSUPP},
 		{&req.type, 77, -EOPNOTSUPP},
-		{&req.srq, 1, -EOPNOTSUPP},
+		{&req.srq, 1, -EINVAL},
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -558,7 +558,7 @@ static void asynchronous_events(void **state)
 	for (int i = 0; i < 2; i++) {
 		qp[i] = flexins_create_qp(pd, &init);
 		assert_non_null(qp[i]);
-		t.object = fx_qp_of(qp[i])->cookie;
+		t.object = fx_qp_of(qp[i])->subject.cookie;
 		t.async = 2;
 		while (t.async)
 			play_pause();

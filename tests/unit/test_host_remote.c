@@ -277,7 +277,7 @@ static void two_end(struct two *t)
 static void fire(struct two *t, int i)
 {
 	struct fx_event e = {
-		.kind = FX_EV_CQ, .object = (uint32_t)i + 1, .cookie = fx_cq_of(t->cq[i])->cookie};
+		.kind = FX_EV_CQ, .object = (uint32_t)i + 1, .cookie = fx_cq_of(t->cq[i])->subject.cookie};
 
 	assert_int_equal(flexins_req_notify_cq(t->cq[i], 0), 0);
 	assert_true(fx_event_put(&t->events, &e, 1u << CORE_EVENT_SHIFT));

@@ -172,7 +172,7 @@ static void test_rq_wrap(void **state)
 						fx_rq_put(&q.host, sge, n);
 					}
 					while (got < put) {
-						assert_true(fx_rq_ready(&q.core));
+						assert_true(fx_rq_holds(&q.core, 0));
 						assert_int_equal(q.core.index, starts[s] + (uint32_t)got);
 						int n = fx_rq_take(&q.core, sge, FX_MAX_SGE);
 						assert_int_equal(rq_differs(sge, n, got++, stride), 0);

@@ -21,8 +21,7 @@ static struct {
 	struct fx_mirror *m;
 	struct fx_wctx *ctx;
 	struct fx_cq *cq; /* every completion goes there */
-	struct fx_wqp *wqp;
-	struct fx_rq *rq;
+	struct fx_rxq *rx;
 	_Atomic uint32_t want; /* receives that are to be taken */
 	_Atomic uint32_t taken;
 	_Atomic unsigned looks, overruns, broken;
@@ -44,17 +43,17 @@ static void take_receives(void)
 {
 	struct fx_sge sge;
 
-	while (k.want && fx_rq_take(k.rq, &sge, 1) == 1) {
+	while (k.want && fx_rq_take(&k.rx->ring, &sge, 1) == 1) {
 		assert_int_equal(sge.addr, k.taken);
 		k.taken++;
 		k.want--;
 	}
 }
 
-static void on_looked(void *arg, void *qp)
+static void on_looked(void *arg, void *rx)
 {
 	(void)arg;
-	assert_ptr_equal(fx_qp_rq(qp), k.rq);
+	assert_ptr_equal(rx, k.rx);
 	k.looking = false;
 	k.looks++;
 	take_receives();
@@ -111,14 +110,13 @@ static void on_command(struct fx_cmd *cmd)
 		k.cq = NULL;
 		break;
 	case FX_CMD_QP_ATTACH:
-		k.rq = fx_qp_rq(cmd->qp);
-		k.wqp = fx_qp_config(cmd->qp)->owner;
+		k.rx = fx_qp_rxq(cmd->qp);
 		break;
 	case FX_CMD_QP_DETACH:
 		k.want = 0;
-		while (!fx_mirror_rq_idle(k.wqp->rq))
+		while (!fx_mirror_rq_idle(k.rx->copy))
 			poll_mirror();
-		k.rq = NULL;
+		k.rx = NULL;
 		break;
 	default:
 		break;
@@ -152,10 +150,10 @@ static bool on_turn(void)
 	for (int i = 0; i < 8 && k.cq && fx_pipe_take(&k.ctx->pipe, e) > 0; i++)
 		echo(e);
 	fx_pipe_publish_ci(&k.ctx->pipe);
-	if (k.want && k.rq) {
+	if (k.want && k.rx) {
 		take_receives();
 		if (k.want && !k.looking)
-			k.looking = fx_mirror_look(k.m, k.wqp->rq);
+			k.looking = fx_mirror_look(k.m, k.rx->copy);
 	}
 	return !fx_mirror_quiet(k.m);
 }

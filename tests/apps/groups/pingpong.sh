@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # shellcheck shell=bash
 #
-# ibv_{rc,uc,ud}_pingpong with checked data: sizes around every boundary, path MTUs, depths, with and without a GID, by
+# ibv_{rc,uc,ud,srq}_pingpong with checked data: sizes around every boundary, path MTUs, depths, with and without a GID, by
 # polling and by events.
 
 pingpong()
@@ -83,4 +83,17 @@ case_ud()
 	done
 	pong ibv_ud_pingpong -g 0 -r 1 -s 100 -n 500
 	pong ibv_ud_pingpong -s 1000 -n 500
+}
+
+case_srq()
+{
+	local size qps
+	for size in 1 64 4096 4097 1000000; do
+		pong ibv_srq_pingpong -g 0 -s "$size" -n $((size > 100000 ? 200 : 1000))
+		pong ibv_srq_pingpong -g 0 -e -s "$size" -n $((size > 100000 ? 50 : 200))
+	done
+	for qps in 1 2 64; do
+		pong ibv_srq_pingpong -g 0 -q "$qps" -r 200 -s 4097 -n 1000
+	done
+	pong ibv_srq_pingpong -s 4097 -n 200
 }
