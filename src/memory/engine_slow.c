@@ -320,8 +320,10 @@ static int check(const struct fx_dma *d)
 	const struct fx_window *w = d->mr ? d->mr->slow : NULL;
 
 	/* a region that is all mapped has no helper */
-	if (!w || d->mr->base || !fx_mr_covers(d->mr, d->va, d->len) || atomic_load(&w->space->closing))
+	if (!w || d->mr->base || !fx_mr_covers(d->mr, d->va, d->len))
 		return -EFAULT;
+	if (atomic_load(&w->space->closing))
+		return -ESRCH;
 	return d->to_window && !(d->mr->access & writable) ? -EACCES : 0;
 }
 
@@ -386,7 +388,7 @@ static unsigned poll_lane(struct fx_lane *l, struct fx_dma_done *out, unsigned m
 			/* relaxed: the helper looks at the slot again only after the next QUEUED */
 			atomic_store_explicit(&t->state, FREE, memory_order_relaxed);
 		} else if (lane_closing(l) && take_back(t)) {
-			out[n++] = (struct fx_dma_done){.cookie = t->d.cookie, .err = -EFAULT};
+			out[n++] = (struct fx_dma_done){.cookie = t->d.cookie, .err = -ESRCH};
 		} else {
 			break;
 		}

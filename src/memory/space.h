@@ -98,7 +98,7 @@ int fx_slow_start(struct fx_space *s); /* the helper thread, once; 0 or -EAGAIN 
 void fx_slow_stop(struct fx_space *s); /* asks it to end; does not wait */
 void fx_slow_free(struct fx_space *s); /* frees the lanes when the last reference has gone */
 
-/* ---- transfer.c: the helper thread's system calls; 0 or -EFAULT ---- */
+/* ---- transfer.c: the helper thread's system calls; 0, -EFAULT, or -ESRCH: the process has ended ---- */
 int fx_space_transfer(const struct fx_space *s, uint8_t *bounce, uint64_t addr, size_t len, bool to_window);
 /* The same for ring entries of FX_LINES_MAX bytes at most; may change `bounce`. */
 int fx_space_lines(const struct fx_space *s, uint8_t *bounce, uint64_t addr, size_t len, bool to_window);

@@ -31,7 +31,7 @@ static bool try_again(const struct fx_space *s, int *tries)
 	return true;
 }
 
-/* One piece of a transfer in the system call. 0 or -EFAULT. */
+/* One piece of a transfer in the system call. */
 int fx_space_transfer(const struct fx_space *s, uint8_t *bounce, uint64_t addr, size_t len, bool to_window)
 {
 	int tries = 0;
@@ -43,7 +43,7 @@ int fx_space_transfer(const struct fx_space *s, uint8_t *bounce, uint64_t addr, 
 		if (n < 0 && try_again(s, &tries))
 			continue;
 		if (n <= 0)
-			return -EFAULT; /* 0: the address space is no more */
+			return n ? -EFAULT : -ESRCH; /* 0: the address space is no more */
 		bounce += n;
 		addr += (uint64_t)n;
 		len -= (size_t)n;
@@ -94,9 +94,10 @@ int fx_space_lines(const struct fx_space *s, uint8_t *bounce, uint64_t addr, siz
 int fx_space_atomic(const struct fx_space *s, uint64_t addr, uint8_t op, struct fx_dma_atomic *a)
 {
 	uint64_t word;
+	int err = fx_space_transfer(s, (uint8_t *)&word, addr, sizeof(word), false);
 
-	if (fx_space_transfer(s, (uint8_t *)&word, addr, sizeof(word), false))
-		return -EFAULT;
+	if (err)
+		return err;
 	a->original = word;
 	if (op == FX_DMA_COMPARE_SWAP && word != a->compare)
 		return 0;

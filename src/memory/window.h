@@ -34,7 +34,7 @@ struct fx_space; /* one application's address space */
 struct fx_space *fx_space_open(pid_t pid, char *why, size_t whylen);
 
 /*
- * Ends the use of an address space. Never waits: slow transfers that are under way complete with -EFAULT at
+ * Ends the use of an address space. Never waits: slow transfers that are under way complete with -ESRCH at
  * the next poll of their engine. Windows stay mapped, and readable memory, until fx_mr_unmap().
  */
 void fx_space_close(struct fx_space *s);

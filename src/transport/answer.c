@@ -219,10 +219,10 @@ static void refuse_job(struct fx_tp *tp, struct fx_qp *qp, uint8_t syndrome, uin
 	fx_qp_error(tp, qp, cause);
 }
 
-void fx_answer_lost(struct fx_tp *tp, struct fx_qp *qp, uint32_t psn)
+void fx_answer_lost(struct fx_tp *tp, struct fx_qp *qp, uint32_t psn, int err)
 {
 	if (qp->state >= FX_QPS_RTR && qp->state != FX_QPS_ERR)
-		refuse_job(tp, qp, FX_NAK_REMOTE_OP, psn, FX_CAUSE_LOST_MEMORY);
+		refuse_job(tp, qp, fx_lost_syndrome(err), psn, FX_CAUSE_LOST_MEMORY);
 }
 
 static unsigned cut_jobs(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)

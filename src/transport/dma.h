@@ -46,7 +46,7 @@ struct fx_dma {
 
 struct fx_dma_done {
 	void *cookie;
-	int err; /* 0 or a negative errno: the window is gone */
+	int err; /* 0 or a negative errno: the window is gone; -ESRCH: its program has left */
 };
 
 struct fx_dma_engine;

@@ -410,7 +410,7 @@ static unsigned collect(struct fx_tp *tp, struct fx_dma_engine *e)
 		if (done[i].err) {
 			tp->n.dma_errors++;
 			p->failed = true;
-			p->syndrome = FX_NAK_REMOTE_OP;
+			p->syndrome = fx_lost_syndrome(done[i].err);
 		}
 		if (e == tp->cfg.slow)
 			p->qp->share->slow--;

@@ -23,6 +23,8 @@
 #ifndef FX_TRANSPORT_QP_H
 #define FX_TRANSPORT_QP_H
 
+#include <errno.h>
+
 #include "transport/transport.h"
 #include "wire/bytes.h"
 
@@ -427,14 +429,22 @@ void fx_park(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p); /* until it 
 void fx_park_drop(struct fx_tp *tp, struct fx_qp *qp);
 
 /* ---- answer.c ---- */
+/*
+ * What the peer hears when memory of this side has gone. In the name of a program that has ended nothing is said, so
+ * that its peers find out in one way, by their own timers, whether the core has noticed already or not.
+ */
+static inline uint8_t fx_lost_syndrome(int err)
+{
+	return err == -ESRCH ? 0 : FX_NAK_REMOTE_OP;
+}
 /* May the placed request take effect? */
 bool fx_answer_room(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_read(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_read_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_atomic(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
 void fx_answer_atomic_again(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p);
-void fx_answer_lost(struct fx_tp *tp, struct fx_qp *qp,
-		    uint32_t psn); /* a READ response that was being staged */
+/* A READ response that was being gathered. */
+void fx_answer_lost(struct fx_tp *tp, struct fx_qp *qp, uint32_t psn, int err);
 unsigned fx_answer_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max);
 
 /* ---- mw.c ---- */

@@ -443,7 +443,7 @@ static void nak_now(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt *p)
 	}
 	if (p->status)
 		receive_done(tp, qp, p, p->status, cause);
-	if (p->syndrome > FX_NAK_PSN)
+	if (p->failed || p->syndrome > FX_NAK_PSN)
 		fx_qp_error(tp, qp, cause);
 }
 

@@ -53,7 +53,7 @@ void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, struct
 		if (wqe)
 			fx_completer_lost(tp, qp, wqe);
 		else
-			fx_answer_lost(tp, qp, psn);
+			fx_answer_lost(tp, qp, psn, err);
 	}
 	fx_tp_seg_done(tp, wqe, mw);
 	fx_run(tp, qp);

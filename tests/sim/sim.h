@@ -132,7 +132,7 @@ struct mem {
 	/* of its slow copies: that many at a time, if not 0; and while it stalls none of them ends */
 	uint32_t lane, under_way;
 	bool stalls;
-	bool gone; /* and all of them fail */
+	int gone; /* a negative errno: with which all of them fail */
 };
 struct mem *mem_create(struct host *h, uint32_t size, uint32_t access, enum mem_kind kind, struct rng *r);
 void mem_destroy(struct mem *m);

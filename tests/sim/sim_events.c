@@ -5,6 +5,7 @@
  *
  * Room: tests/sim. May use: cmocka.
  */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -111,33 +112,51 @@ static void bad_landing(struct pair *p)
 
 static void lost_landing(struct pair *p)
 {
-	p->mem[0]->gone = true;
+	p->mem[0]->gone = -EFAULT;
 	pair_post(p, 0, FX_WR_READ, 0, 100, 0);
 }
 
 static void lost_source(struct pair *p)
 {
-	p->mem[0]->gone = true;
+	p->mem[0]->gone = -EFAULT;
 	pair_post(p, 0, FX_WR_WRITE, 0, 3000, 0);
 }
 
 static void lost_target(struct pair *p)
 {
-	p->mem[1]->gone = true;
+	p->mem[1]->gone = -EFAULT;
 	pair_post(p, 0, FX_WR_WRITE, 0, 100, 0);
 }
 
 static void lost_receive(struct pair *p)
 {
-	p->mem[1]->gone = true;
+	p->mem[1]->gone = -EFAULT;
 	pair_recv(p, 1, 0, 500);
 	pair_post(p, 0, FX_WR_SEND, 0, 100, 0);
 }
 
 static void lost_answer(struct pair *p)
 {
-	p->mem[1]->gone = true;
+	p->mem[1]->gone = -EFAULT;
 	pair_post(p, 0, FX_WR_READ, 0, 3000, 0);
+}
+
+static void ended_target(struct pair *p)
+{
+	lost_target(p);
+	p->mem[1]->gone = -ESRCH;
+}
+
+static void ended_receive(struct pair *p)
+{
+	lost_receive(p);
+	p->mem[1]->gone = -ESRCH;
+}
+
+static void ended_answer(struct pair *p)
+{
+	lost_answer(p);
+	p->mem[1]->gone = -ESRCH;
 }
 
 static void out_of_order(struct pair *p)
@@ -207,6 +226,13 @@ static const struct row {
 	{"lost receive", lost_receive, FX_WC_REM_OP_ERR, NAK_OPERATION, FX_CAUSE_PEER_OPERATION, NO_EVENT,
 	 FX_CAUSE_LOST_MEMORY, FX_ASYNC_QP_FATAL, FX_WC_LOC_PROT_ERR, 3, MEM_SLOW},
 	{"lost answer", lost_answer, FX_WC_REM_OP_ERR, NAK_OPERATION, FX_CAUSE_PEER_OPERATION, NO_EVENT,
+	 FX_CAUSE_LOST_MEMORY, FX_ASYNC_QP_FATAL, 0, 3, MEM_SLOW},
+	/* the program has ended, and nothing is said any more in its name */
+	{"ended target", ended_target, FX_WC_RETRY_EXC_ERR, 0, FX_CAUSE_NO_ANSWER, NO_EVENT,
+	 FX_CAUSE_LOST_MEMORY, FX_ASYNC_QP_FATAL, 0, 3, MEM_SLOW},
+	{"ended receive", ended_receive, FX_WC_RETRY_EXC_ERR, 0, FX_CAUSE_NO_ANSWER, NO_EVENT,
+	 FX_CAUSE_LOST_MEMORY, FX_ASYNC_QP_FATAL, FX_WC_LOC_PROT_ERR, 3, MEM_SLOW},
+	{"ended answer", ended_answer, FX_WC_RETRY_EXC_ERR, 0, FX_CAUSE_NO_ANSWER, NO_EVENT,
 	 FX_CAUSE_LOST_MEMORY, FX_ASYNC_QP_FATAL, 0, 3, MEM_SLOW},
 	{"out of order", out_of_order, 0, 0, FX_CAUSE_OUT_OF_ORDER, FX_ASYNC_QP_FATAL, FX_CAUSE_NONE,
 	 NO_EVENT, 0, 3, MEM_FLAT},

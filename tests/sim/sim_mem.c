@@ -168,7 +168,7 @@ static unsigned slow_poll(struct fx_dma_engine *e, struct fx_dma_done *out, unsi
 		}
 		mem_of(d->mr)->under_way--;
 		if (mem_of(d->mr)->gone)
-			err = -EFAULT;
+			err = mem_of(d->mr)->gone;
 		else if (d->op)
 			slow_atomic(d, mem);
 		else if (d->to_window)

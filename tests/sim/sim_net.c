@@ -240,16 +240,15 @@ static void departed(struct sim *s, struct frame *f)
 	uint32_t off = inspect(s, f), len;
 	struct fx_bth bth;
 	uint64_t at;
-	bool lost = false;
+	int lost = 0;
 
 	if (!s->link.zero_copy || f->tx.stage) {
 		if (f->tx.nseg && !f->flat)
 			gather(f);
 		if (f->tx.stage) {
 			for (unsigned i = 0; i < f->tx.nseg; i++)
-				lost |= mem_of(f->tx.seg[i].mr)->gone;
-			fx_tp_staged(f->src->tp, f->tx.qp, f->tx.wqe, f->tx.mw, f->tx.psn,
-				     lost ? -EFAULT : 0);
+				lost = lost ? lost : mem_of(f->tx.seg[i].mr)->gone;
+			fx_tp_staged(f->src->tp, f->tx.qp, f->tx.wqe, f->tx.mw, f->tx.psn, lost);
 		} else {
 			while (f->held) {
 				f->held--;

@@ -5,15 +5,19 @@
  * Shown on this process's own memory: it is its own application.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -292,11 +296,11 @@ static void slow_survives_a_stalled_application(void **state)
 	assert_int_equal(fx_space_stall(stalled.space), number);
 	fx_space_close(stalled.space); /* does not wait */
 	assert_int_equal(e->ops->poll(e, done, 8), 2);
-	assert_int_equal(done[0].err, -EFAULT);
-	assert_int_equal(done[1].err, -EFAULT);
+	assert_int_equal(done[0].err, -ESRCH);
+	assert_int_equal(done[1].err, -ESRCH);
 	assert_int_equal(e->ops->submit(e, d, 1), 1); /* a late one fails at once */
 	assert_int_equal(e->ops->poll(e, done, 8), 1);
-	assert_int_equal(done[0].err, -EFAULT);
+	assert_int_equal(done[0].err, -ESRCH);
 	sem_post(&held_go); /* the helper comes back, and must not touch our buffers any more */
 	for (int i = 0; i < 20; i++)
 		nanosleep(&ms, NULL);
@@ -307,6 +311,45 @@ static void slow_survives_a_stalled_application(void **state)
 	munmap(stalled.mem, 1 << 20);
 	e->ops->destroy(e);
 	app_close(&other);
+}
+
+/* Nothing of a program that has ended: its peers are not to take that for a refusal (-EFAULT). */
+static void slow_tells_that_a_process_ended(void **state)
+{
+	struct fx_dma_engine *e = fx_dma_slow_create(8, NULL, NULL);
+	struct fx_dma_atomic at = {.swap_add = 1};
+	struct fx_dma_done done[3];
+	struct fx_dma d[3];
+	struct app a;
+	int real, status;
+	char path[32];
+	pid_t child;
+
+	(void)state;
+	app_open(&a, RW);
+	child = fork();
+	assert_true(child >= 0);
+	if (!child)
+		for (;;)
+			pause();
+	snprintf(path, sizeof(path), "/proc/%d/mem", (int)child);
+	real = a.space->mem;
+	a.space->mem = open(path, O_RDWR | O_CLOEXEC);
+	assert_true(a.space->mem >= 0);
+	kill(child, SIGKILL);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	d[0] = slow_copy(&a, 0, local, 8, true);
+	d[1] = slow_copy(&a, 0, local, 8, false);
+	d[2] = slow_copy(&a, 0, (uint8_t *)&at, 8, true);
+	d[2].op = FX_DMA_FETCH_ADD;
+	assert_int_equal(e->ops->submit(e, d, 3), 3);
+	assert_int_equal(drain(e, done, 3), 3);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(done[i].err, -ESRCH);
+	close(a.space->mem);
+	a.space->mem = real;
+	e->ops->destroy(e);
+	app_close(&a);
 }
 
 static void slow_engine_goes_before_its_applications(void **state)
@@ -442,6 +485,7 @@ int main(void)
 		cmocka_unit_test(slow_reads_and_writes),
 		cmocka_unit_test(slow_is_bounded_and_wakes_up),
 		cmocka_unit_test(slow_refuses_what_it_must),
+		cmocka_unit_test(slow_tells_that_a_process_ended),
 		cmocka_unit_test(slow_survives_a_stalled_application),
 		cmocka_unit_test(slow_engine_goes_before_its_applications),
 	};
