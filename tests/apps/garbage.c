@@ -1,38 +1,22 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A hostile client: garbage SOCKET [ROUNDS [SEED]]. Sends a core what no library would: rubbish datagrams,
+ * A hostile client: garbage SOCKET|TICKET [ROUNDS [SEED]]. Sends a core what no library would: rubbish datagrams,
  * lying headers, requests before the greeting, random fields in every request, descriptors of the wrong kind,
  * hang-ups at every point, and rings full of rubbish: with nothing behind them, and with a connected QP and
  * valid keys. It fails only when the core is not there any more, or never let it have a connected QP.
  *
  * Room: tests. May use: libc, control/protocol.h.
  */
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
-#include <stdbool.h>
+#include "garbage_link.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
-
-#include "control/protocol.h"
-
-#ifndef FLEXINS_VERSION
-#define FLEXINS_VERSION "0.0.0"
-#endif
-
-enum { ANSWER_MS = 200, GONE_TRIES = 100, MAX_FDS = 8 };
 
 /* A guest that does everything right until it has a connected QP and a registered buffer. */
 struct guest {
-	int fd;
-	struct fx_hello_rep hello;
-	char *arena;
-	int kick;
+	struct link *link;
 	uint32_t pd, channel, cq, qp, mr, lkey, rkey, mw, window;
 	uint32_t qpn_gen;
 	uint64_t rq_off;
@@ -46,7 +30,7 @@ static uint32_t calm = 1;
 static char buffer[BUFFER] __attribute__((aligned(4096)));
 static struct guest *known; /* whose handles odd() may use */
 
-static uint32_t rnd(void) /* splitmix64: the same run for the same seed */
+uint32_t rnd(void) /* splitmix64: the same run for the same seed */
 {
 	uint64_t z = state += 0x9e3779b97f4a7c15u;
 
@@ -76,107 +60,8 @@ static uint32_t odd(void)
 	return rnd() % 3 ? edge[rnd() % (sizeof(edge) / sizeof(edge[0]))] : rnd();
 }
 
-static int dial(const char *path)
-{
-	struct sockaddr_un sun = {.sun_family = AF_UNIX};
-
-	strncpy(sun.sun_path, path, sizeof(sun.sun_path) - 1);
-	for (int i = 0; i < GONE_TRIES; i++) {
-		int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-
-		if (connect(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0)
-			return fd;
-		close(fd);
-		if (errno != EAGAIN && errno != ECONNREFUSED && errno != EINTR)
-			break;
-		usleep(20000);
-	}
-	printf("the core is gone: %s: %s\n", path, strerror(errno));
-	exit(1);
-}
-
-/* -> bytes of the answer, 0: hung up or silent. What came along goes to `fds`, the rest is closed. */
-static size_t answer(int fd, void *buf, size_t size, int *fds)
-{
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(sizeof(int) * FX_MSG_FDS)];
-	} control;
-	struct iovec iov = {.iov_base = buf, .iov_len = size};
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-	struct pollfd pfd = {.fd = fd, .events = POLLIN};
-	int passed[FX_MSG_FDS];
-	ssize_t got;
-
-	if (poll(&pfd, 1, ANSWER_MS) <= 0)
-		return 0;
-	got = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
-	if (got <= 0)
-		return 0;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
-		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		memcpy(passed, CMSG_DATA(c), n * sizeof(int));
-		for (size_t i = 0; i < n; i++) {
-			if (fds && i < MAX_FDS)
-				fds[i] = passed[i];
-			else
-				close(passed[i]);
-		}
-	}
-	return (size_t)got;
-}
-
-/* Sends, sometimes with descriptors that nobody asked for. */
-static bool tell(int fd, const void *buf, size_t size)
-{
-	union {
-		struct cmsghdr align;
-		char space[CMSG_SPACE(sizeof(int) * 4)];
-	} control = {0};
-	struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = size};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	int n = rnd() % 8 == 0 ? 1 + (int)(rnd() % 4) : 0;
-	int null = n ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
-	int fds[4] = {null, null, null, null};
-	ssize_t sent;
-
-	if (n) {
-		struct cmsghdr *c;
-
-		msg.msg_control = &control;
-		msg.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)n);
-		c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)n);
-		memcpy(CMSG_DATA(c), fds, sizeof(int) * (size_t)n);
-	}
-	sent = sendmsg(fd, &msg, MSG_NOSIGNAL);
-	if (null >= 0)
-		close(null);
-	return sent >= 0;
-}
-
-/* A proper greeting as an application's library. */
-static bool greet(int fd, struct fx_hello_rep *rep, int *fds)
-{
-	struct fx_hello_req req = {.head = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_HELLO, .size = sizeof(req)},
-				   .abi = FX_ABI_VERSION,
-				   .role = FX_ROLE_HOST,
-				   .version = FLEXINS_VERSION,
-				   .program = "garbage"};
-	char buf[FX_MSG_BYTES] = {0};
-
-	if (send(fd, &req, sizeof(req), MSG_NOSIGNAL) < 0 || answer(fd, buf, sizeof(buf), fds) < sizeof(*rep))
-		return false;
-	memcpy(rep, buf, sizeof(*rep));
-	return rep->head.err == 0;
-}
-
 /* One datagram of random length and content, with a head that is more or less right. */
-static bool rubbish(int fd)
+static bool rubbish(struct link *l)
 {
 	uint32_t words[FX_MSG_BYTES / 4 + 16];
 	size_t size = rnd() % 4 ? 16 + rnd() % 256 : rnd() % sizeof(words);
@@ -195,7 +80,7 @@ static bool rubbish(int fd)
 		head.op = (uint16_t)rnd();
 	if (rnd() % 16)
 		memcpy(words, &head, sizeof(head));
-	return tell(fd, words, size);
+	return tell(l, words, size);
 }
 
 static uint32_t request_size(uint16_t op)
@@ -230,7 +115,7 @@ static uint32_t request_size(uint16_t op)
 }
 
 /* Every request in its right size, with fields that are mostly edges. */
-static bool lie(int fd)
+static bool lie(struct link *l)
 {
 	uint16_t op = (uint16_t)(1 + rnd() % (FX_MSG_COUNT - 1));
 	uint32_t words[FX_MSG_BYTES / 4], size = request_size(op);
@@ -239,17 +124,17 @@ static bool lie(int fd)
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
 		words[i] = rnd() % 2 ? 0 : odd();
 	memcpy(words, &head, sizeof(head));
-	return tell(fd, words, size);
+	return tell(l, words, size);
 }
 
 /* A right request; false: refused. */
-static bool ask(int fd, uint16_t op, void *req, uint32_t size, void *rep, size_t rep_size)
+static bool ask(struct link *l, uint16_t op, void *req, uint32_t size, void *rep, size_t rep_size)
 {
 	struct fx_msg_head head = {.magic = FX_PROTO_MAGIC, .op = op, .size = size};
 	char buf[FX_MSG_BYTES] = {0};
 
 	memcpy(req, &head, sizeof(head));
-	if (send(fd, req, size, MSG_NOSIGNAL) < 0 || answer(fd, buf, sizeof(buf), NULL) < sizeof(head))
+	if (!say(l, req, size) || answer(l, buf, sizeof(buf)) < sizeof(head))
 		return false;
 	memcpy(rep, buf, rep_size);
 	return ((struct fx_msg_head *)rep)->err == 0;
@@ -267,11 +152,11 @@ static bool register_buffer(struct guest *g)
 	struct fx_reg_mr_done_req done = {0};
 	struct fx_reg_mr_done_rep keys;
 
-	if (!ask(g->fd, FX_MSG_REG_MR, &req, sizeof(req), &rep, sizeof(rep)))
+	if (!ask(g->link, FX_MSG_REG_MR, &req, sizeof(req), &rep, sizeof(rep)))
 		return false;
 	done.mr = g->mr = rep.mr;
 	done.nseg = rep.nseg;
-	if (!ask(g->fd, FX_MSG_REG_MR_DONE, &done, sizeof(done), &keys, sizeof(keys)))
+	if (!ask(g->link, FX_MSG_REG_MR_DONE, &done, sizeof(done), &keys, sizeof(keys)))
 		return false;
 	g->lkey = keys.lkey;
 	g->rkey = keys.rkey;
@@ -283,7 +168,7 @@ static bool alloc_window(struct guest *g)
 	struct fx_alloc_mw_req req = {.pd = g->pd, .type = 2};
 	struct fx_alloc_mw_rep rep;
 
-	if (!ask(g->fd, FX_MSG_ALLOC_MW, &req, sizeof(req), &rep, sizeof(rep)))
+	if (!ask(g->link, FX_MSG_ALLOC_MW, &req, sizeof(req), &rep, sizeof(rep)))
 		return false;
 	g->mw = rep.mw;
 	g->window = rep.rkey;
@@ -314,7 +199,7 @@ static bool connect_self(struct guest *g)
 		struct fx_modify_qp_rep rep;
 
 		req.attr.ah.port_num = 1;
-		if (!ask(g->fd, FX_MSG_MODIFY_QP, &req, sizeof(req), &rep, sizeof(rep)))
+		if (!ask(g->link, FX_MSG_MODIFY_QP, &req, sizeof(req), &rep, sizeof(rep)))
 			return false;
 		g->qpn_gen = (g->qpn_gen & 0xffffff) | rep.gen << FX_QPN_BITS;
 	}
@@ -323,7 +208,7 @@ static bool connect_self(struct guest *g)
 
 static bool become_guest(struct guest *g)
 {
-	uint64_t cq_off = (g->hello.heap_off + FX_LINE - 1) / FX_LINE * FX_LINE;
+	uint64_t cq_off = (g->link->hello.heap_off + FX_LINE - 1) / FX_LINE * FX_LINE;
 	struct fx_handle_req pd = {0}, channel = {0};
 	struct fx_create_cq_req cq = {.off = cq_off, .shift = CQ_SHIFT};
 	struct fx_create_qp_req qp = {.type = FX_QPT_RC,
@@ -337,16 +222,16 @@ static bool become_guest(struct guest *g)
 	struct fx_create_qp_rep made;
 
 	g->rq_off = qp.rq_off = cq_off + sizeof(struct fx_cq_head) + (FX_CQE_SIZE << CQ_SHIFT);
-	if (!ask(g->fd, FX_MSG_ALLOC_PD, &pd, sizeof(pd), &rep, sizeof(rep)))
+	if (!ask(g->link, FX_MSG_ALLOC_PD, &pd, sizeof(pd), &rep, sizeof(rep)))
 		return false;
 	g->pd = qp.pd = rep.handle;
-	if (!ask(g->fd, FX_MSG_CREATE_CHANNEL, &channel, sizeof(channel), &rep, sizeof(rep)))
+	if (!ask(g->link, FX_MSG_CREATE_CHANNEL, &channel, sizeof(channel), &rep, sizeof(rep)))
 		return false;
 	g->channel = cq.channel = rep.handle;
-	if (!ask(g->fd, FX_MSG_CREATE_CQ, &cq, sizeof(cq), &rep, sizeof(rep)))
+	if (!ask(g->link, FX_MSG_CREATE_CQ, &cq, sizeof(cq), &rep, sizeof(rep)))
 		return false;
 	g->cq = qp.send_cq = qp.recv_cq = rep.handle;
-	if (!ask(g->fd, FX_MSG_CREATE_QP, &qp, sizeof(qp), &made, sizeof(made)))
+	if (!ask(g->link, FX_MSG_CREATE_QP, &qp, sizeof(qp), &made, sizeof(made)))
 		return false;
 	g->qp = made.qp;
 	g->qpn_gen = fx_qpn_gen(made.qpn, (uint8_t)made.gen);
@@ -430,13 +315,8 @@ static unsigned some_slot(const struct guest *g, struct fx_sq_slot *slot, uint32
 
 static void kick_it(const struct guest *g)
 {
-	uint64_t one = 1;
-
-	for (int i = 0; i < 3; i++) {
-		if (write(g->kick, &one, sizeof(one)) < 0)
-			break;
+	for (int i = 0; i < 3 && kick(g->link); i++)
 		usleep(500);
-	}
 }
 
 static void publish(char *to, const void *slot, uint8_t phase)
@@ -453,15 +333,16 @@ static void spoil_rq(const struct guest *g)
 
 		for (int k = 0; k < FX_RQ_SGES; k++)
 			slot.sge[k] = some_sge(g);
-		publish(g->arena + g->rq_off + (uint64_t)i * FX_SLOT_SIZE, &slot, fx_phase(i, RQ_SHIFT));
+		publish(g->link->arena + g->rq_off + (uint64_t)i * FX_SLOT_SIZE, &slot,
+			fx_phase(i, RQ_SHIFT));
 	}
 }
 
 /* Fills one lap of the send pipe: with entries that are more or less right, or with plain rubbish. */
 static void spoil_pipe(const struct guest *g, bool rubbish_only)
 {
-	uint32_t slots = 1u << (g->hello.pipe_shift & 31), n = rubbish_only ? slots : rnd() % slots;
-	char *ring = g->arena + g->hello.pipe_off + sizeof(struct fx_pipe_head);
+	uint32_t slots = 1u << (g->link->hello.pipe_shift & 31), n = rubbish_only ? slots : rnd() % slots;
+	char *ring = g->link->arena + g->link->hello.pipe_off + sizeof(struct fx_pipe_head);
 	uint32_t index = 0;
 
 	for (uint32_t i = 0; i < n;) {
@@ -487,67 +368,59 @@ static void spoil_pipe(const struct guest *g, bool rubbish_only)
 }
 
 /* Requests with random fields, some of whose answers are not waited for. */
-static void pester(int fd, int requests, bool anything)
+static void pester(struct link *l, int requests, bool anything)
 {
 	char buf[FX_MSG_BYTES];
 
-	for (int i = 0; i < requests && (anything && rnd() % 2 ? rubbish(fd) : lie(fd)); i++)
+	for (int i = 0; i < requests && (anything && rnd() % 2 ? rubbish(l) : lie(l)); i++)
 		if (rnd() % 8)
-			answer(fd, buf, sizeof(buf), NULL);
+			answer(l, buf, sizeof(buf));
 }
 
 static void hostile_host(const char *path)
 {
-	struct guest g = {.fd = dial(path), .arena = MAP_FAILED};
-	int fds[MAX_FDS], requests = (int)(rnd() % 40);
+	struct link l = dial(path, true);
+	struct guest g = {.link = &l};
+	int requests = (int)(rnd() % 40);
 
-	memset(fds, -1, sizeof(fds));
-	if (greet(g.fd, &g.hello, fds))
-		g.arena = mmap(NULL, g.hello.arena_size, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1], 0);
-	if (g.arena != MAP_FAILED) {
+	if (greet(&l)) {
 		bool guest = rnd() % 4 != 0 && become_guest(&g);
 
 		calm = 1u << rnd() % 8;
-		g.kick = fds[2];
 		connected += guest;
 		known = guest ? &g : NULL;
 		if (guest)
 			spoil_rq(&g);
 		if (rnd() % 4)
 			spoil_pipe(&g, !guest || rnd() % 8 == 0);
-		pester(g.fd, requests, false);
+		pester(&l, requests, false);
 		usleep(guest ? 2000 * (calm > 8) : 0);
 		if (rnd() % 2)
 			spoil_pipe(&g, true);
-		pester(g.fd, requests, true);
+		pester(&l, requests, true);
 		known = NULL;
-		munmap(g.arena, g.hello.arena_size);
 	}
-	for (int i = 0; i < MAX_FDS; i++)
-		if (fds[i] >= 0)
-			close(fds[i]);
-	close(g.fd);
+	hang_up(&l);
 }
 
 static void hostile_stranger(const char *path)
 {
-	int fd = dial(path), n = (int)(rnd() % 6);
+	struct link l = dial(path, rnd() % 2);
+	int n = (int)(rnd() % 6);
 	char buf[FX_MSG_BYTES];
 
-	for (int i = 0; i < n && rubbish(fd); i++)
+	for (int i = 0; i < n && rubbish(&l); i++)
 		if (rnd() % 4 == 0)
-			answer(fd, buf, sizeof(buf), NULL);
-	close(fd);
+			answer(&l, buf, sizeof(buf));
+	hang_up(&l);
 }
 
 int main(int argc, char **argv)
 {
 	int rounds = argc > 2 ? atoi(argv[2]) : 200;
-	struct fx_hello_rep rep;
-	int fds[MAX_FDS], fd;
 
 	if (argc < 2) {
-		fprintf(stderr, "garbage SOCKET [ROUNDS [SEED]]\n");
+		fprintf(stderr, "garbage SOCKET|TICKET [ROUNDS [SEED]]\n");
 		return 2;
 	}
 	state = argc > 3 ? strtoull(argv[3], NULL, 0) : 1;
@@ -561,14 +434,14 @@ int main(int argc, char **argv)
 		printf("not one QP was connected: this tests nothing\n");
 		return 1;
 	}
-	memset(fds, -1, sizeof(fds));
-	fd = dial(argv[1]);
 	for (int i = 0; i < 20; i++) { /* the core may still be clearing up after the others */
-		if (greet(fd, &rep, fds))
+		struct link l = dial(argv[1], true);
+		bool welcome = greet(&l);
+
+		hang_up(&l);
+		if (welcome)
 			return 0;
-		close(fd);
 		usleep(100000);
-		fd = dial(argv[1]);
 	}
 	printf("after %d rounds the core greets nobody any more\n", rounds);
 	return 1;
