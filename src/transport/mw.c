@@ -96,12 +96,15 @@ static uint8_t refuse(struct fx_tp *tp)
 	return FX_WC_MW_BIND_ERR;
 }
 
-/* May the window be bound now, with this key and these rights, or unbound? */
+/*
+ * May the window be bound now, with this key and these rights, or unbound? The right to write locally is the region's
+ * to give; that a program names it here as well is nothing to complain of.
+ */
 static bool may_bind(const struct fx_tp *tp, const struct fx_qp *qp, const struct fx_mw *mw,
 		     const struct fx_wqe *w)
 {
 	if (mw->pd != qp->pd || (w->rkey ^ mw->key) & ~FX_KEY_TAG ||
-	    w->bind.access & ~(uint32_t)(REMOTE | FX_ACC_ZERO_BASED))
+	    w->bind.access & ~(uint32_t)(REMOTE | FX_ACC_LOCAL_WRITE | FX_ACC_ZERO_BASED))
 		return false;
 	if (mw->type == FX_MW_TYPE_1)
 		return !(w->bind.access & FX_ACC_ZERO_BASED);

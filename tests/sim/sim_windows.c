@@ -196,7 +196,7 @@ static void spoil_bind(struct pair *p, enum bad_bind bad, struct win *w, struct 
 		b->rkey ^= 1u << FX_KEY_TAG_BITS;
 		break;
 	case B_RIGHTS:
-		b->access |= FX_ACC_LOCAL_WRITE;
+		b->access |= FX_ACC_MW_BIND;
 		break;
 	case B_NO_REGION:
 		b->lkey ^= 1;
@@ -273,7 +273,7 @@ static void test_more_than_the_region(void **state)
 	(void)state;
 	p->mem[1]->mr.access = FX_ACC_LOCAL_WRITE | FX_ACC_MW_BIND;
 	win_alloc(p, &w, FX_MW_TYPE_2, 3);
-	bind_now(p, &w, ALL);
+	bind_now(p, &w, ALL | FX_ACC_LOCAL_WRITE); /* which is the region's to give, and gives peers nothing */
 	use(p, &w);
 	pair_destroy(p);
 }

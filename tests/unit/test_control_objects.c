@@ -395,6 +395,8 @@ static void paths(void **state)
 	struct client c = join(p);
 	struct set s = make_set(&c);
 	struct fx_qp_attr attr = {.ah = {.port_num = 1, .is_global = 1}};
+	struct fx_ah_req handle = {.pd = s.pd, .attr = {.port_num = 1}};
+	struct fx_ah_rep made;
 
 	memcpy(attr.ah.dgid, p->port.gid, 16);
 	assert_int_equal(modify(&c, s.qp.qp, AV, &attr, 0), 0);
@@ -411,6 +413,9 @@ static void paths(void **state)
 	attr.ah = (struct fx_ah_attr){.port_num = 1, .is_global = 1, .sgid_index = 1};
 	memcpy(attr.ah.dgid, p->port.gid, 16);
 	assert_int_equal(modify(&c, s.qp.qp, AV, &attr, 0), -EINVAL);
+	/* an address handle is never for the port itself: programs take its GID from what arrives */
+	handle.attr.is_global = 0;
+	assert_int_equal(ASK(&c, FX_MSG_CREATE_AH, &handle, &made), -EINVAL);
 	leave(&c);
 	await_empty(p, 0);
 }

@@ -82,7 +82,6 @@ case_ud()
 		pong ibv_ud_pingpong -g 0 -e -s "$size" -n 200
 	done
 	pong ibv_ud_pingpong -g 0 -r 1 -s 100 -n 500
-	pong ibv_ud_pingpong -s 1000 -n 500
 }
 
 case_srq()
