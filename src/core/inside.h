@@ -135,6 +135,7 @@ struct fx_worker {
 
 	/* waiting */
 	int epoll;
+	_Atomic bool roused; /* by a helper, since the turn began */
 	uint32_t nap;	     /* number of the last sleep, for the core page */
 	uint64_t idle_since; /* 0: the last turn did something */
 	uint64_t spin_ns;
@@ -226,5 +227,13 @@ void fx_wait_del(struct fx_worker *w, int eventfd_fd);
 void fx_wait_idle(struct fx_worker *w);
 /* Rouses the worker from any thread; `arg` is the worker. */
 void fx_wait_rouse(void *arg);
+/* What roused the worker until now, it is about to look at. */
+static inline void fx_wait_awake(struct fx_worker *w)
+{
+	/* relaxed: seen late, it is seen before the worker sleeps */
+	if (unlikely(atomic_load_explicit(&w->roused, memory_order_relaxed)))
+		/* acquire: pairs with fx_wait_rouse(); what it tells of is looked for after this */
+		atomic_exchange_explicit(&w->roused, false, memory_order_acquire);
+}
 
 #endif

@@ -131,11 +131,21 @@ void fx_wait_del(struct fx_worker *w, int fd)
 	(void)epoll_ctl(w->epoll, EPOLL_CTL_DEL, fd, NULL);
 }
 
+static uint32_t *sleeping(const struct fx_worker *w)
+{
+	return &w->cfg.page->worker[w->cfg.index].sleeping;
+}
+
 void fx_wait_rouse(void *arg)
 {
 	struct fx_worker *w = arg;
 
-	fx_rouse(w->cfg.mailbox->worker_fd);
+	/* release: what the worker is to see, before the word that says so */
+	atomic_store_explicit(&w->roused, true, memory_order_release);
+	/* Orders that store before the load: as a producer's fence in go_to_sleep(), and for the same reason. */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (__atomic_load_n(sleeping(w), __ATOMIC_RELAXED))
+		fx_rouse(w->cfg.mailbox->worker_fd);
 }
 
 /* Is there something that only turning the loop brings forward? */
@@ -182,13 +192,12 @@ static int sleep_for(const struct fx_worker *w, uint64_t ns)
 
 static void go_to_sleep(struct fx_worker *w)
 {
-	uint32_t *sleeping = &w->cfg.page->worker[w->cfg.index].sleeping;
 	uint64_t ns = how_long(w);
 
 	if (!ns)
 		return;
 	w->nap += w->nap + 1 ? 1 : 2; /* never 0 */
-	__atomic_store_n(sleeping, w->nap, __ATOMIC_RELAXED);
+	__atomic_store_n(sleeping(w), w->nap, __ATOMIC_RELAXED);
 	/*
 	 * Orders our store of `sleeping` before our loads of the slots' phases. A producer stores its slot's
 	 * phase, fences, and loads `sleeping`: so either we see the slot here, or it sees that we sleep and
@@ -196,13 +205,14 @@ static void go_to_sleep(struct fx_worker *w)
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (!fx_rings_ready(w) && !atomic_load_explicit(&w->cfg.mailbox->todo, memory_order_relaxed) &&
+	    !atomic_load_explicit(&w->roused, memory_order_relaxed) &&
 	    !atomic_load_explicit(&w->stop, memory_order_relaxed)) {
 		w->n.sleeps++;
 		if (sleep_for(w, ns) > 0)
 			w->n.kicks++;
 	}
 	/* relaxed: seen late, it costs a producer a kick for nothing */
-	__atomic_store_n(sleeping, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(sleeping(w), 0, __ATOMIC_RELAXED);
 }
 
 void fx_wait_idle(struct fx_worker *w)

@@ -234,6 +234,7 @@ static bool turn(struct fx_worker *w)
 	w->now = fx_clock_ns(&w->clock);
 	fx_tp_set_now(w->tp, w->now);
 	w->n.loops++;
+	fx_wait_awake(w);
 	any = fx_commands(w) + fx_rings_poll(w);
 	for (int round = 0; round < FX_ROUNDS; round++) {
 		moved = receive(w);
@@ -247,6 +248,9 @@ static bool turn(struct fx_worker *w)
 			break;
 	}
 	any |= fx_rings_push(w) != 0;
+	fx_dma_flush(w->slow);
+	fx_dma_flush(w->stage_slow);
+	fx_dma_flush(w->mirror_dma);
 	if (unlikely(fx_commands_waiting(w)))
 		fx_commands_settle(w);
 	return any;

@@ -46,7 +46,7 @@ struct fx_dma_engine *fx_dma_chaos_create(unsigned depth, unsigned max_delay, ui
 
 /*
  * Reaches what no window maps (descriptors with `win` NULL) by /proc/PID/mem, on a helper thread of its own, so that
- * an application that stalls its memory never stalls the worker. Not ordered. `wake` is called on the helper
+ * an application that stalls its memory never stalls the worker. Ordered, for each application. `wake` is called on the helper
  * thread when completions wait, with `arg` (it rouses a sleeping worker); may be NULL.
  */
 struct fx_dma_engine *fx_dma_slow_create(unsigned depth, void (*wake)(void *arg), void *arg);
@@ -54,7 +54,8 @@ struct fx_dma_engine *fx_dma_slow_create(unsigned depth, void (*wake)(void *arg)
 /*
  * Another engine as if it were behind a bus: a request of `len` bytes completes latency_ns after the bus has carried
  * it and all before it; `reorder_permille` of them come later still, overtaken by others. Takes `inner` over (also its
- * destruction), unless it returns NULL. Not ordered.
+ * destruction), unless it returns NULL. As ordered as that one: what a bus lets overtake others are completions, since writes
+ * that no attribute relaxes stay in their order on PCIe.
  */
 struct fx_dma_bus {
 	uint64_t latency_ns;

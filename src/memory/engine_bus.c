@@ -2,7 +2,7 @@
 /*
  * An engine as far away as another's memory behind a bus: what it is given to do is done by an engine of its own, and
  * counts as done when a bus could have done it. Every request takes the latency, and all of them share the width,
- * so that many small ones cost their headers; some are overtaken by later ones.
+ * so that many small ones cost their headers; some complete later than others that followed.
  *
  * Room: memory. May use: memory/engine.h. The time is the owner's.
  */
@@ -23,6 +23,7 @@ struct flight {
 
 struct bus_engine {
 	struct fx_dma_engine e;
+	struct fx_dma_ops ops; /* bus_ops, as ordered as the inner engine */
 	struct fx_dma_engine *inner;
 	struct fx_dma_bus bus;
 	uint64_t free_at; /* when the bus has carried all that was asked for, in 1/1024 ns */
@@ -70,6 +71,11 @@ static unsigned bus_submit(struct fx_dma_engine *e, const struct fx_dma *d, unsi
 		b->nfree--;
 	}
 	return i;
+}
+
+static void bus_flush(struct fx_dma_engine *e)
+{
+	fx_dma_flush(((struct bus_engine *)e)->inner);
 }
 
 static void heap_push(struct bus_engine *b, struct flight *f)
@@ -161,8 +167,8 @@ static void bus_destroy(struct fx_dma_engine *e)
 
 static const struct fx_dma_ops bus_ops = {
 	.name = "bus",
-	.ordered = false,
 	.submit = bus_submit,
+	.flush = bus_flush,
 	.poll = bus_poll,
 	.pending = bus_pending,
 	.wakes = bus_wakes,
@@ -179,7 +185,9 @@ struct fx_dma_engine *fx_dma_bus_create(struct fx_dma_engine *inner, unsigned de
 	b = calloc(1, sizeof(*b) + depth * sizeof(b->flight[0]));
 	if (!b)
 		return NULL;
-	b->e.ops = &bus_ops;
+	b->ops = bus_ops;
+	b->ops.ordered = inner->ops->ordered;
+	b->e.ops = &b->ops;
 	b->inner = inner;
 	b->bus = *bus;
 	b->rng = bus->seed;

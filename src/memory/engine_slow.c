@@ -34,7 +34,12 @@
 #include "memory/engine.h"
 #include "memory/space.h"
 
-enum { FX_IDLE_POLLS = 1024, FX_BOUNCE = 64 << 10, FX_HELPER_STACK = 256 << 10 };
+enum {
+	FX_IDLE_POLLS = 1024,
+	FX_BOUNCE = 64 << 10,
+	FX_HELPER_STACK = 256 << 10,
+	FX_RUN = 16, /* descriptors worked off before the worker is told, if there are as many */
+};
 
 enum slot_state { FREE, QUEUED, COPY, XFER, DONE, GONE };
 
@@ -56,6 +61,7 @@ struct fx_lane {
 	uint32_t head, tail;	    /* worker only: oldest not reported, next to fill */
 	uint32_t run;		    /* helper only: next to work off */
 	uint32_t depth, mask;
+	bool due; /* worker only: the helper was not told of what is queued */
 	struct slot slot[];
 };
 
@@ -66,6 +72,7 @@ struct slow_engine {
 	uint32_t depth;
 	uint32_t pending;
 	uint32_t idle;
+	bool due; /* some lane's helper was not told */
 	void (*wake)(void *arg);
 	void *arg;
 };
@@ -155,23 +162,33 @@ static void call_wake(struct fx_lane *l)
 	atomic_store(&l->calling, 0);
 }
 
-/* One descriptor of a lane. True: there was one. */
-static bool run_lane(struct fx_space *s, struct fx_lane *l, uint8_t *bounce)
+/* One descriptor of a lane. False: the worker took it back meanwhile. */
+static bool run_one(struct fx_space *s, struct slot *t, uint8_t *bounce)
 {
-	struct slot *t = slot_at(l, l->run);
 	bool done;
 
-	if (!state_is(t, QUEUED, COPY))
-		return false;
-	l->run++;
 	s->serial += s->serial == UINT32_MAX ? 2 : 1;
 	/* relaxed, both: only a number for fx_space_stall() */
 	atomic_store_explicit(&s->transfer, s->serial, memory_order_relaxed);
 	done = t->d.op ? run_atomic(s, t) : run_slot(s, t, bounce);
 	atomic_store_explicit(&s->transfer, 0, memory_order_relaxed);
+	return done;
+}
+
+/*
+ * What a lane has, up to a run. True: there was something. The worker is told once for all of it: told of each, it would
+ * take the CPU for one packet's worth of work, ask for one copy more and sleep, and so would we. A copy that stalls
+ * behind finished ones keeps them no longer than a worker with copies under way sleeps at most.
+ */
+static bool run_lane(struct fx_space *s, struct fx_lane *l, uint8_t *bounce)
+{
+	unsigned done = 0, n = 0;
+
+	for (; n < FX_RUN && state_is(slot_at(l, l->run), QUEUED, COPY); n++)
+		done += run_one(s, slot_at(l, l->run++), bounce);
 	if (done)
 		call_wake(l);
-	return true;
+	return n;
 }
 
 static bool any_queued(struct fx_space *s)
@@ -350,7 +367,7 @@ static bool enqueue(struct slow_engine *e, const struct fx_dma *d)
 	t->addr = w->addr + (d->va - d->mr->iova);
 	/* seq_cst: the descriptor before the word that announces it; and see sleep_until_queued() */
 	atomic_store(&t->state, QUEUED);
-	wake_helper(w->space);
+	l->due = e->due = true;
 	return true;
 }
 
@@ -362,6 +379,21 @@ static unsigned slow_submit(struct fx_dma_engine *base, const struct fx_dma *d, 
 	for (i = 0; i < n && enqueue(e, &d[i]); i++)
 		;
 	return i;
+}
+
+/* Telling a helper costs a system call, and it would be through with one copy before we have the next ready. */
+static void slow_flush(struct fx_dma_engine *base)
+{
+	struct slow_engine *e = (struct slow_engine *)base;
+
+	if (!e->due)
+		return;
+	e->due = false;
+	for (struct fx_lane *l = e->lanes; l; l = l->peer) {
+		if (l->due)
+			wake_helper(l->space);
+		l->due = false;
+	}
 }
 
 static bool lane_closing(const struct fx_lane *l)
@@ -421,6 +453,7 @@ static unsigned slow_poll(struct fx_dma_engine *base, struct fx_dma_done *out, u
 	/* with nothing under way, look for closed spaces now and then */
 	if (!e->pending && ++e->idle % FX_IDLE_POLLS)
 		return 0;
+	slow_flush(base);
 	while (n < max && (l = *link)) {
 		unsigned got = poll_lane(l, out + n, max - n);
 
@@ -464,8 +497,9 @@ static void slow_destroy(struct fx_dma_engine *base)
 
 static const struct fx_dma_ops slow_ops = {
 	.name = "slow",
-	.ordered = false,
+	.ordered = true, /* a lane is worked off in order, and a QP's memory is one application's */
 	.submit = slow_submit,
+	.flush = slow_flush,
 	.poll = slow_poll,
 	.pending = slow_pending,
 	.wakes = slow_wakes,

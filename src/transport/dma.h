@@ -55,6 +55,8 @@ struct fx_dma_ops {
 	bool ordered;
 	/* Takes up to n, in order; returns how many. The descriptors are copied. */
 	unsigned (*submit)(struct fx_dma_engine *e, const struct fx_dma *d, unsigned n);
+	/* What was submitted begins now at the latest; so does polling. NULL: it has begun. */
+	void (*flush)(struct fx_dma_engine *e);
 	/* Returns up to max completions, in any order. */
 	unsigned (*poll)(struct fx_dma_engine *e, struct fx_dma_done *out, unsigned max);
 	/* 0 when nothing is under way. */
@@ -66,6 +68,11 @@ struct fx_dma_ops {
 struct fx_dma_engine {
 	const struct fx_dma_ops *ops;
 };
+static inline void fx_dma_flush(struct fx_dma_engine *e)
+{
+	if (e->ops->flush)
+		e->ops->flush(e);
+}
 /* Is there something under way that only polling brings forward? */
 static inline bool fx_dma_wants_poll(const struct fx_dma_engine *e)
 {

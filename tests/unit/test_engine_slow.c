@@ -283,6 +283,7 @@ static void slow_survives_a_stalled_application(void **state)
 	d[0] = slow_copy(&stalled, 0, local, 8, false);
 	d[1] = slow_copy(&stalled, 64, local + 64, 8, true);
 	assert_int_equal(e->ops->submit(e, d, 2), 2);
+	fx_dma_flush(e);
 	sem_wait(&held_at);
 	number = fx_space_stall(stalled.space);
 	assert_int_not_equal(number, 0);
@@ -374,6 +375,41 @@ static void slow_engine_goes_before_its_applications(void **state)
 /* ---- ring entries come and go whole ---- */
 
 enum { ENTRIES = 20000, RING_SHIFT = 4 };
+
+/* Writes land as they were submitted, and a helper is told of them once, as the worker is told of their end once. */
+static void a_run_is_in_order_and_told_once(void **state)
+{
+	enum { N = 16 };
+	struct fx_dma_engine *e = fx_dma_slow_create(N, on_wake, &wakes);
+	const struct timespec pause = {.tv_nsec = 1000000};
+	struct fx_dma d[N];
+	struct fx_dma_done done[N];
+	struct app a;
+
+	(void)state;
+	assert_true(e->ops->ordered);
+	app_open(&a, RW);
+	for (unsigned round = 0; round < 20; round++) {
+		for (int i = 0; round && !atomic_load(&a.space->sleeping) && i < 5000; i++)
+			nanosleep(&pause, NULL);
+		atomic_store(&wakes, 0);
+		for (unsigned i = 0; i < N; i++) {
+			local[i] = (uint8_t)(round + i);
+			d[i] = slow_copy(&a, 100, local + i, 1, true);
+		}
+		assert_int_equal(e->ops->submit(e, d, N), N);
+		assert_int_equal(round ? atomic_load(&wakes) : 0, 0);
+		e->ops->flush(e);
+		assert_int_equal(drain(e, done, N), N);
+		assert_int_equal(a.mem[100], (uint8_t)(round + N - 1));
+		for (int i = 0; !atomic_load(&wakes) && i < 5000; i++)
+			nanosleep(&pause, NULL);
+		if (round)
+			assert_int_equal(atomic_load(&wakes), 1);
+	}
+	e->ops->destroy(e);
+	app_close(&a);
+}
 
 /* Entry i of a ring: every byte but the phase says which. */
 static void *produce(void *mem)
@@ -480,6 +516,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(slow_atomics),
+		cmocka_unit_test(a_run_is_in_order_and_told_once),
 		cmocka_unit_test(entries_are_read_whole),
 		cmocka_unit_test(entries_are_written_whole),
 		cmocka_unit_test(slow_reads_and_writes),
