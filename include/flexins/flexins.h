@@ -96,6 +96,12 @@ int flexins_query_device(struct ibv_context *context, struct ibv_device_attr *at
  */
 int flexins_query_device_ex(struct ibv_context *context, const struct ibv_query_device_ex_input *input,
 			    struct ibv_device_attr_ex *attr, size_t size);
+/*
+ * values->raw_clock, if comp_mask has IBV_VALUES_MASK_RAW_CLOCK: the clock that completions are stamped with, which is
+ * CLOCK_MONOTONIC of the machine that the core runs on. Returns 0; EINVAL: another bit of comp_mask; ENODEV: the core, being
+ * elsewhere, is gone.
+ */
+int flexins_query_rt_values(struct ibv_context *context, struct ibv_values_ex *values);
 
 /*
  * IBTA 11.2.1, Query HCA (port attributes); A17 for what RoCE leaves out. port: 1. size: bytes of *attr as the
@@ -198,6 +204,15 @@ int flexins_bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bi
  */
 struct ibv_cq *flexins_create_cq(struct ibv_context *context, int cqe, void *cq_context,
 				 struct ibv_comp_channel *channel, int comp_vector);
+/*
+ * The same, for polling one completion at a time by ibv_start_poll(), ibv_next_poll(), ibv_end_poll() and
+ * ibv_wc_read_*(). attr: not kept. EOPNOTSUPP: comp_mask other than IBV_CQ_INIT_ATTR_MASK_FLAGS, unknown flags, or
+ * wc_flags of what RoCE does not have (cvlan, flow tags, tag matching). With IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN a completion
+ * that finds no room is lost; with IBV_CREATE_CQ_ATTR_SINGLE_THREADED one thread at a time may poll so. Completion timestamps
+ * are in ns, of the clock of flexins_query_rt_values(), modulo completion_timestamp_mask + 1. Between start and end any
+ * function may be called, of this CQ too, but for another start.
+ */
+struct ibv_cq_ex *flexins_create_cq_ex(struct ibv_context *context, struct ibv_cq_init_attr_ex *attr);
 /* Returns 0; EBUSY: QPs still use it. Waits until its asynchronous events were acknowledged. */
 int flexins_destroy_cq(struct ibv_cq *cq);
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "control/inside.h"
 
@@ -23,6 +24,9 @@ static int check_ring(struct fx_client *c, const struct fx_create_cq_req *req)
 {
 	if (req->worker >= c->ctl->cfg.workers)
 		return fx_refuse(c, -EINVAL, "worker %u: this core has %u", req->worker, c->ctl->cfg.workers);
+	if (req->flags & ~(uint32_t)FX_CQF_KNOWN)
+		return fx_refuse(c, -EINVAL, "a CQ with flags %#x: this core knows %#x", req->flags,
+				 FX_CQF_KNOWN);
 	if (req->shift > FX_LIMIT_CQE_SHIFT)
 		return fx_refuse(c, -EINVAL, "a CQ of 2^%u entries is beyond the device's 2^%u", req->shift,
 				 FX_LIMIT_CQE_SHIFT);
@@ -65,6 +69,8 @@ int fx_create_cq(struct fx_client *c)
 		.cookie = req->cookie,
 		.wake = ch ? ch->wake.ring : -1,
 		.owner = c->ctx->wctx,
+		.stamped = req->flags & FX_CQF_STAMPED,
+		.lossy = req->flags & FX_CQF_LOSSY,
 	};
 	err = c->ctl->cfg.place->cq_open(c->ctx, &cq->cq, req->off, req->shift);
 	if (err) {
@@ -109,4 +115,21 @@ int fx_destroy_cq(struct fx_client *c)
 	c->rep.handle_rep.handle = cq->obj.handle;
 	ask_worker(c, cq, FX_CMD_CQ_DEL, destroyed);
 	return FX_LATER;
+}
+
+/* ---- the clock that CQEs are stamped with ---- */
+
+static uint64_t read_clock(clockid_t id)
+{
+	struct timespec t;
+
+	clock_gettime(id, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+int fx_query_clock(struct fx_client *c)
+{
+	c->rep.query_clock_rep.ns = read_clock(CLOCK_MONOTONIC);
+	c->rep.query_clock_rep.wall = read_clock(CLOCK_REALTIME);
+	return 0;
 }

@@ -60,6 +60,8 @@ static const struct request {
 			       fx_query_port},
 	[FX_MSG_COUNTERS] = {"COUNTERS", HANDLE, sizeof(struct fx_counters_rep), HOST | CTL,
 			     fx_device_counters},
+	[FX_MSG_QUERY_CLOCK] = {"QUERY_CLOCK", sizeof(struct fx_msg_head), sizeof(struct fx_query_clock_rep),
+				HOST, fx_query_clock},
 	[FX_MSG_SHOW] = {"SHOW", HANDLE, sizeof(struct fx_handle_rep), HOST | CTL, fx_show},
 #undef HANDLE
 };

@@ -211,6 +211,7 @@ union fx_msg {
 	struct fx_query_qp_rep query_qp_rep;
 	struct fx_query_port_rep query_port_rep;
 	struct fx_counters_rep counters_rep;
+	struct fx_query_clock_rep query_clock_rep;
 };
 
 struct fx_client {
@@ -399,6 +400,7 @@ int fx_create_ah(struct fx_client *c);
 int fx_resolve_ah(struct fx_client *c);
 int fx_destroy_ah(struct fx_client *c);
 int fx_query_port(struct fx_client *c);
+int fx_query_clock(struct fx_client *c);
 int fx_show(struct fx_client *c);
 int fx_device_counters(struct fx_client *c);
 /* The counters of one more worker. */

@@ -40,6 +40,7 @@ enum fx_msg_op {
 	FX_MSG_QUERY_SRQ,
 	FX_MSG_DESTROY_SRQ,
 	FX_MSG_QUERY_PORT,
+	FX_MSG_QUERY_CLOCK, /* a head; the reply is struct fx_query_clock_rep */
 	/*
 	 * Where both sides share no memory: over TCP, and AUTH before HELLO. KICK and WAKE have no reply, and come in
 	 * between at any time.
@@ -216,6 +217,11 @@ struct fx_alloc_mw_rep {
 	uint32_t rkey; /* its tag, the low 8 bits, is 0; not bound, it gives access to nothing */
 };
 
+enum fx_cq_flags {
+	FX_CQF_STAMPED = 1, /* its CQEs have stamps */
+	FX_CQF_LOSSY = 2,   /* a CQE that finds no room is lost, and the CQ goes on */
+	FX_CQF_KNOWN = FX_CQF_STAMPED | FX_CQF_LOSSY,
+};
 struct fx_create_cq_req {
 	struct fx_msg_head head;
 	uint64_t off; /* arena: struct fx_cq_head, then 1 << shift CQEs, zeroed; FX_LINE aligned */
@@ -223,7 +229,7 @@ struct fx_create_cq_req {
 	uint32_t worker;
 	uint64_t cookie;
 	uint32_t channel; /* 0: none, and it cannot be armed */
-	uint32_t rsvd;
+	uint32_t flags;	  /* enum fx_cq_flags */
 };
 
 enum fx_qp_flags {
@@ -338,6 +344,11 @@ struct fx_query_qp_rep {
 	struct fx_qp_attr attr;
 };
 
+struct fx_query_clock_rep {
+	struct fx_msg_head head;
+	uint64_t ns;   /* of the clock that CQEs are stamped with: CLOCK_MONOTONIC, where the core is */
+	uint64_t wall; /* CLOCK_REALTIME at the same time */
+};
 struct fx_query_port_rep {
 	struct fx_msg_head head;
 	uint32_t state, phys_state;   /* as enum ibv_port_state */

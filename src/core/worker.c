@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/inside.h"
 
@@ -70,6 +71,16 @@ static bool look(void *worker, struct fx_rxq *rx)
 	return fx_mirror_look(((struct fx_worker *)worker)->mirror, rx->copy);
 }
 
+/* The clock of the machine: programs here read it, too. */
+static uint64_t stamp(void *worker)
+{
+	struct timespec t;
+
+	(void)worker;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
 static int make_transport(struct fx_worker *w, char *why, size_t size)
 {
 	struct fx_tp_cfg cfg = {
@@ -85,6 +96,7 @@ static int make_transport(struct fx_worker *w, char *why, size_t size)
 			.trouble = fx_event_trouble,
 			.comp = fx_event_comp,
 			.look = look,
+			.stamp = stamp,
 			.arg = w},
 	};
 

@@ -187,6 +187,8 @@ static void set_ops(struct fx_context *ctx)
 	ctx->verbs.query_device_ex = flexins_query_device_ex;
 	ctx->verbs.create_qp_ex = flexins_create_qp_ex;
 	ctx->verbs.create_srq_ex = flexins_create_srq_ex;
+	ctx->verbs.create_cq_ex = flexins_create_cq_ex;
+	ctx->verbs.query_rt_values = flexins_query_rt_values;
 	c->abi_compat = __VERBS_ABI_IS_EXTENDED;
 	c->device = &ctx->device->dev;
 	c->ops.poll_cq = flexins_poll_cq;

@@ -20,20 +20,32 @@
  */
 enum { SL_IP6 = 1, SL_IP4 = 2 };
 
-static void fill_wc(struct ibv_wc *wc, const struct fx_vqp *qp, const struct fx_cqe *c, uint64_t wr_id)
+static inline uint8_t sl_of(const struct fx_taken *t)
 {
-	wc->wr_id = wr_id;
+	return !(t->c.flags & FX_WCF_GRH) ? 0 : t->c.flags & FX_WCF_IP6 ? SL_IP6 : SL_IP4;
+}
+
+uint8_t fx_taken_sl(const struct fx_taken *t)
+{
+	return sl_of(t);
+}
+
+static void fill_wc(struct ibv_wc *wc, const struct fx_taken *t)
+{
+	const struct fx_cqe *c = &t->c;
+
+	wc->wr_id = t->wr_id;
 	wc->status = c->status;
 	wc->opcode = c->opcode;
 	wc->vendor_err = c->syndrome;
 	wc->byte_len = c->byte_len;
 	wc->imm_data = c->imm;
-	wc->qp_num = qp->qp.qp_num;
+	wc->qp_num = fx_cqe_qpn(c);
 	wc->src_qp = c->src_qp;
-	wc->wc_flags = c->flags & (FX_WCF_GRH | FX_WCF_IMM | FX_WCF_INV);
+	wc->wc_flags = c->flags & FX_WC_FLAGS;
 	wc->pkey_index = 0;
 	wc->slid = 0;
-	wc->sl = !(c->flags & FX_WCF_GRH) ? 0 : c->flags & FX_WCF_IP6 ? SL_IP6 : SL_IP4;
+	wc->sl = sl_of(t);
 	wc->dlid_path_bits = 0;
 }
 
@@ -44,29 +56,27 @@ static bool of_life(const struct fx_vcq *cq, const struct fx_vqp *qp, const stru
 }
 
 /* A receive of an SRQ; false: it is of no receive that is outstanding. */
-static bool accept_shared(struct fx_vcq *cq, const struct fx_vqp *qp, const struct fx_cqe *c,
-			  struct ibv_wc *wc)
+static bool accept_shared(struct fx_vcq *cq, const struct fx_vqp *qp, struct fx_taken *t)
 {
-	uint64_t wr_id;
+	bool ok = fx_srq_retire(fx_srq_of(qp->qp.srq), t->c.index, &t->wr_id);
 
-	if (!fx_srq_retire(fx_srq_of(qp->qp.srq), c->index, &wr_id)) {
+	if (!ok)
 		cq->stale++;
-		return false;
-	}
-	fill_wc(wc, qp, c, wr_id);
-	return true;
+	return ok;
 }
 
 /* The CQE just taken; false: nothing for the application: its QP is gone or was reset, or it asked for silence. */
-static bool accept_cqe(struct fx_vcq *cq, struct fx_cq_rx *rx, struct fx_cqe *c, struct ibv_wc *wc)
+__attribute__((always_inline)) static inline bool accept_cqe(struct fx_vcq *cq, struct fx_cq_rx *rx,
+							     struct fx_taken *t)
 {
-	struct fx_vqp *qp = fx_qp_find(&cq->qps, c->qpn_gen & ((1u << FX_QPN_BITS) - 1));
+	struct fx_cqe *c = &t->c;
+	struct fx_vqp *qp = fx_qp_find(&cq->qps, fx_cqe_qpn(c));
 	bool recv = c->opcode & IBV_WC_RECV;
 	struct fx_shadow *s = !qp ? NULL : recv ? &qp->rq : &qp->sq;
 	struct fx_shadow_wr wr;
 
 	if (recv && qp && qp->qp.srq && of_life(cq, qp, c, recv))
-		return accept_shared(cq, qp, c, wc);
+		return accept_shared(cq, qp, t);
 	if (fx_unlikely(!of_life(cq, qp, c, recv) || !fx_shadow_holds(s, c->index))) {
 		cq->stale++;
 		return false;
@@ -76,7 +86,7 @@ static bool accept_cqe(struct fx_vcq *cq, struct fx_cq_rx *rx, struct fx_cqe *c,
 	wr = fx_shadow_retire(s, c->index);
 	if (!wr.signaled && c->status == FX_WC_SUCCESS)
 		return false;
-	fill_wc(wc, qp, c, wr.wr_id);
+	t->wr_id = wr.wr_id;
 	return true;
 }
 
@@ -97,11 +107,12 @@ void fx_cq_forget(struct fx_vcq *cq, const struct fx_vqp *qp)
 static int drain(struct fx_vcq *cq, struct fx_cq_rx *rx, int max, struct ibv_wc *wc)
 {
 	uint32_t from = rx->ci;
-	struct fx_cqe c;
+	struct fx_taken t;
 	int n = 0;
 
-	while (n < max && fx_cq_take(rx, &c))
-		n += accept_cqe(cq, rx, &c, wc + n);
+	while (n < max && fx_cq_take(rx, &t.c))
+		if (accept_cqe(cq, rx, &t))
+			fill_wc(&wc[n++], &t);
 	if (rx->ci != from)
 		fx_cq_publish_ci(rx);
 	return n;
@@ -117,36 +128,43 @@ static int drain_all(struct fx_vcq *cq, int max, struct ibv_wc *wc)
 	return n;
 }
 
-static int flush_queue(struct fx_vqp *qp, struct fx_shadow *s, int max, struct ibv_wc *wc)
+static bool flush_one(struct fx_vqp *qp, struct fx_shadow *s, struct fx_taken *t)
 {
 	struct fx_shadow_wr wr;
-	int n = 0;
 
-	for (; n < max && fx_shadow_holds(s, s->tail); n++) {
-		fx_bounce_drop(qp, s, s->tail + 1);
-		wr = fx_shadow_retire(s, s->tail);
-		memset(&wc[n], 0, sizeof(wc[n]));
-		wc[n].wr_id = wr.wr_id;
-		wc[n].status = IBV_WC_WR_FLUSH_ERR;
-		wc[n].opcode = wr.opcode;
-		wc[n].qp_num = qp->qp.qp_num;
-	}
-	return n;
+	if (!fx_shadow_holds(s, s->tail))
+		return false;
+	fx_bounce_drop(qp, s, s->tail + 1);
+	wr = fx_shadow_retire(s, s->tail);
+	*t = (struct fx_taken){
+		.c = {.qpn_gen = qp->qp.qp_num, .status = FX_WC_WR_FLUSH_ERR, .opcode = wr.opcode},
+		.wr_id = wr.wr_id};
+	return true;
 }
 
 /* The core is gone: whatever is outstanding completes here, unsignaled requests too. */
+static bool flush_next(struct fx_vcq *cq, struct fx_taken *t)
+{
+	uint32_t n = cq->qps.e ? 1u << cq->qps.bits : 0;
+
+	for (uint32_t i = 0; i < n; i++, cq->flush_at++) {
+		struct fx_vqp *qp = cq->qps.e[cq->flush_at & (n - 1)].qp;
+
+		if (qp && qp->qp.send_cq == &cq->cq && flush_one(qp, &qp->sq, t))
+			return true;
+		if (qp && qp->qp.recv_cq == &cq->cq && flush_one(qp, &qp->rq, t))
+			return true;
+	}
+	return false;
+}
+
 static int flush_all(struct fx_vcq *cq, int max, struct ibv_wc *wc)
 {
+	struct fx_taken t;
 	int n = 0;
 
-	for (uint32_t i = 0; cq->qps.e && i < 1u << cq->qps.bits && n < max; i++) {
-		struct fx_vqp *qp = cq->qps.e[i].qp;
-
-		if (qp && qp->qp.send_cq == &cq->cq)
-			n += flush_queue(qp, &qp->sq, max - n, wc + n);
-		if (qp && qp->qp.recv_cq == &cq->cq)
-			n += flush_queue(qp, &qp->rq, max - n, wc + n);
-	}
+	while (n < max && flush_next(cq, &t))
+		fill_wc(&wc[n++], &t);
 	return n;
 }
 
@@ -166,6 +184,16 @@ static bool time_to_look(struct fx_vcq *cq)
 	return true;
 }
 
+/* Nothing was there: somebody we wait for may need this CPU, or be gone. */
+static int found_nothing(struct fx_context *ctx, bool look)
+{
+	if (look)
+		fx_look(ctx);
+	if (ctx->page->shared_cpus)
+		sched_yield();
+	return 0;
+}
+
 int flexins_poll_cq(struct ibv_cq *ibcq, int num_entries, struct ibv_wc *wc)
 {
 	struct fx_vcq *cq = fx_cq_of(ibcq);
@@ -183,13 +211,44 @@ int flexins_poll_cq(struct ibv_cq *ibcq, int num_entries, struct ibv_wc *wc)
 	else
 		look = time_to_look(cq);
 	fx_unlock(&cq->lock);
-	if (n)
-		return n;
-	if (look)
-		fx_look(ctx);
-	if (ctx->page->shared_cpus)
-		sched_yield(); /* somebody we wait for may need this CPU */
-	return 0;
+	return n ? n : found_nothing(ctx, look);
+}
+
+static bool take_one(struct fx_vcq *cq, struct fx_taken *t)
+{
+	for (uint32_t i = 0; i < FX_RINGS; i++) {
+		struct fx_cq_rx *rx = &cq->ring[(cq->first + i) % FX_RINGS].rx;
+		uint32_t from = rx->ci;
+		bool found = false;
+
+		while (!found && fx_cq_take(rx, &t->c))
+			found = accept_cqe(cq, rx, t);
+		if (rx->ci != from)
+			fx_cq_publish_ci(rx);
+		if (found)
+			return true;
+	}
+	return false;
+}
+
+bool fx_cq_next(struct fx_vcq *cq, struct fx_taken *t)
+{
+	struct fx_context *ctx = cq->ctx;
+	int life = __atomic_load_n(&ctx->life, __ATOMIC_ACQUIRE);
+	bool found, look = false;
+
+	fx_lock(&cq->lock);
+	found = life != FX_FORKED && take_one(cq, t);
+	if (fx_unlikely(life != FX_ALIVE) && !found)
+		found = flush_next(cq, t);
+	if (found)
+		cq->empty = 0;
+	else
+		look = time_to_look(cq);
+	fx_unlock(&cq->lock);
+	if (!found)
+		found_nothing(ctx, look);
+	return found;
 }
 
 /* How many CQEs the application knows of: those it consumed, or that its last event told of. */
@@ -262,13 +321,14 @@ static void destroy_ring(struct fx_context *ctx, struct fx_cq_ring *r)
 		      __atomic_load_n(&ctx->life, __ATOMIC_RELAXED) != FX_FORKED);
 }
 
-static int create_ring(struct fx_vcq *cq, uint32_t worker, uint32_t shift, uint32_t channel)
+static int create_ring(struct fx_vcq *cq, uint32_t worker, uint32_t shift, uint32_t channel, uint32_t flags)
 {
 	struct fx_create_cq_req req = {.head = {.op = FX_MSG_CREATE_CQ},
 				       .shift = shift,
 				       .worker = worker,
 				       .cookie = cq->subject.cookie,
-				       .channel = channel};
+				       .channel = channel,
+				       .flags = flags};
 	struct fx_cq_ring *r = &cq->ring[worker];
 	struct fx_context *ctx = cq->ctx;
 	struct fx_handle_rep rep;
@@ -290,37 +350,37 @@ static int create_ring(struct fx_vcq *cq, uint32_t worker, uint32_t shift, uint3
 }
 
 /* A CQ whose rings the core knows; one worker today, so either all of them or none. */
-static int create_rings(struct fx_vcq *cq, uint32_t shift, const struct ibv_comp_channel *channel)
+static int create_rings(struct fx_vcq *cq, uint32_t shift, const struct ibv_comp_channel *channel,
+			uint32_t flags)
 {
 	uint32_t handle = channel ? fx_container(channel, struct fx_channel, channel)->handle : 0;
 	int err = 0;
 
 	for (uint32_t w = 0; w < FX_RINGS && !err; w++)
-		err = create_ring(cq, w, shift, handle);
+		err = create_ring(cq, w, shift, handle, flags);
 	return err;
 }
 
-struct ibv_cq *flexins_create_cq(struct ibv_context *c, int cqe, void *cq_context,
-				 struct ibv_comp_channel *channel, int comp_vector)
+struct fx_vcq *fx_cq_make(struct ibv_context *c, const struct ibv_cq_init_attr_ex *a, uint32_t flags)
 {
 	struct fx_context *ctx = fx_context_of(c);
 	struct fx_vcq *cq;
 	uint32_t shift;
 	int err;
 
-	if (cqe <= 0 || (uint32_t)cqe > ctx->limits.max_cqe || comp_vector < 0 ||
-	    comp_vector >= c->num_comp_vectors || (channel && channel->context != c))
+	if (!a->cqe || a->cqe > ctx->limits.max_cqe || a->comp_vector >= (uint32_t)c->num_comp_vectors ||
+	    (a->channel && a->channel->context != c))
 		return fx_null(EINVAL);
 	cq = calloc(1, sizeof(*cq));
 	if (!cq)
 		return fx_null(ENOMEM);
-	shift = fx_log2_up((uint32_t)cqe);
+	shift = fx_log2_up(a->cqe);
 	cq->ctx = ctx;
 	cq->arm_seq = 1;
 	cq->cq = (struct ibv_cq){
-		.context = c, .channel = channel, .cq_context = cq_context, .cqe = (int)(1u << shift)};
+		.context = c, .channel = a->channel, .cq_context = a->cq_context, .cqe = (int)(1u << shift)};
 	fx_subject_init(ctx, &cq->subject, FX_OF_CQ, &cq->cq, &cq->cq.mutex, &cq->cq.cond);
-	err = create_rings(cq, shift, channel);
+	err = create_rings(cq, shift, a->channel, flags);
 	if (err) {
 		fx_subject_fini(&cq->subject, &cq->cq.async_events_completed);
 		free(cq);
@@ -328,11 +388,24 @@ struct ibv_cq *flexins_create_cq(struct ibv_context *c, int cqe, void *cq_contex
 	}
 	cq->cq.handle = cq->ring[0].handle;
 	pthread_mutex_lock(&ctx->lock);
-	if (channel)
-		channel->refcnt++;
+	if (a->channel)
+		a->channel->refcnt++;
 	fx_subject_list(ctx, &cq->subject);
 	pthread_mutex_unlock(&ctx->lock);
-	return &cq->cq;
+	return cq;
+}
+
+struct ibv_cq *flexins_create_cq(struct ibv_context *c, int cqe, void *cq_context,
+				 struct ibv_comp_channel *channel, int comp_vector)
+{
+	/* what is negative is more than any limit */
+	const struct ibv_cq_init_attr_ex a = {.cqe = (uint32_t)cqe,
+					      .cq_context = cq_context,
+					      .channel = channel,
+					      .comp_vector = (uint32_t)comp_vector};
+	struct fx_vcq *cq = fx_cq_make(c, &a, 0);
+
+	return cq ? &cq->cq : NULL;
 }
 
 int flexins_destroy_cq(struct ibv_cq *ibcq)

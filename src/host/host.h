@@ -26,6 +26,8 @@
  *	queue.h		shadow queues and the QPs of a CQ
  *	cq.c		completion queues and polling
  *	srq.c		shared receive queues
+ *	cq_ex.c		... one completion at a time, read field by field
+ *	clock.c		the device's clock
  *	qp.c		life and states of a QP
  *	entry.h		send requests as entries of the pipe
  *	post.c		posting lists of requests
@@ -37,9 +39,9 @@
  *	text.c		the texts of verbs
  *
  * Inside, functions return 0 or a negative errno; the flexins_* functions return what the verbs manual says.
- * Locks are taken in this order: list of contexts, the making of pools (pool.c), regions (mr.c), context, window, send
- * queue (a program may poll in the midst of a batch of ibv_wr_*()), receive queue, CQs by address, an SRQ, pipe, arena,
- * slow regions, a pool.
+ * Locks are taken in this order: a poll (cq_ex.c), list of contexts, the making of pools (pool.c), regions (mr.c),
+ * context, window, send queue (a program may poll in the midst of a batch of ibv_wr_*()), receive queue, CQs by address,
+ * an SRQ, pipe, arena, slow regions, a pool.
  */
 #ifndef FX_HOST_HOST_H
 #define FX_HOST_HOST_H
@@ -177,6 +179,9 @@ struct fx_context {
 	uint32_t nasync, async_room;
 	bool fatal_told;
 	struct fx_context *next; /* of all contexts, for fork */
+	/* clock.c's, of a core that is elsewhere: both atomic */
+	uint64_t wall;	    /* the wall clock when its clock was 0 */
+	int64_t wall_asked; /* fx_clock_ms() of when that was last found out; 0: not yet */
 
 	uint32_t slow_lock __attribute__((aligned(FX_LINE)));
 	struct fx_vmr *slow[FX_BUCKETS]; /* regions of which parts are slow, by lkey */
@@ -210,13 +215,25 @@ struct fx_cq_ring {
 	uint32_t told; /* CQEs that its last event told of, under the CQ's lock */
 };
 
+/* A completion that was polled. */
+struct fx_taken {
+	struct fx_cqe c;
+	uint64_t wr_id;
+};
+
 struct fx_vcq {
-	struct ibv_cq cq;
+	union {
+		struct ibv_cq cq;
+		struct ibv_cq_ex ex; /* begins with it */
+	};
 	struct fx_context *ctx;
 	uint32_t lock;
-	uint32_t first; /* ring to look at first */
-	uint32_t empty; /* polls in a row that found nothing */
-	uint32_t stale; /* CQEs of QPs that were reset or destroyed */
+	uint32_t first;	     /* ring to look at first */
+	uint32_t empty;	     /* polls in a row that found nothing */
+	uint32_t stale;	     /* CQEs of QPs that were reset or destroyed */
+	uint32_t poll_lock;  /* cq_ex.c's, from start to end of a poll; taken before any other */
+	bool single;	     /* ... by nobody: the application has one thread for it */
+	struct fx_taken now; /* the completion that is being read */
 	uint64_t looked_ms;
 	struct fx_cq_ring ring[FX_RINGS];
 	struct fx_qp_table qps;
@@ -359,7 +376,18 @@ void fx_slow_remove(struct fx_vmr *mr);
 /* The receive of that number is over; false: it is not outstanding. */
 bool fx_srq_retire(struct fx_vsrq *srq, uint32_t number, uint64_t *wr_id);
 
+/* ---- clock.c: what CQEs are stamped with, ns ---- */
+int fx_clock_raw(struct fx_context *ctx, uint64_t *ns);
+/* What the wall clock showed at that time. */
+uint64_t fx_clock_wall(struct fx_context *ctx, uint64_t stamp);
+
 /* ---- cq.c ---- */
+/* flags: enum fx_cq_flags. NULL with errno */
+struct fx_vcq *fx_cq_make(struct ibv_context *c, const struct ibv_cq_init_attr_ex *a, uint32_t flags);
+/* The next completion; false: there is none. */
+bool fx_cq_next(struct fx_vcq *cq, struct fx_taken *t);
+uint8_t fx_taken_sl(const struct fx_taken *t);
+enum { FX_WC_FLAGS = FX_WCF_GRH | FX_WCF_IMM | FX_WCF_INV }; /* those of the pipe that are verbs' as well */
 /* The QP's receives of an SRQ whose CQEs nobody has polled, and nobody will: their numbers are free. Holds cq->lock. */
 void fx_cq_forget(struct fx_vcq *cq, const struct fx_vqp *qp);
 /* A QP's two CQs. */

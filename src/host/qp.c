@@ -404,23 +404,22 @@ static void set_state(struct fx_vqp *qp, uint32_t state)
 	fx_unlock(&qp->sq_lock);
 }
 
-/* The core has done it. After RESET nothing posted before completes any more; the counters go on (guarantee P4). */
+/*
+ * The core has done it. After RESET nothing posted before completes any more; the counters go on (guarantee P4). Nobody
+ * posts in RESET, so the queues' locks are not needed for it: with them and the CQs' at once, a program that polls in the
+ * midst of a batch would wait for us, and we for it.
+ */
 static void moved(struct fx_vqp *qp, const struct fx_modify_qp_rep *rep)
 {
-	fx_lock(&qp->sq_lock);
-	fx_lock(&qp->rq_lock);
-	fx_cqs_lock(qp);
-	if (rep->state == IBV_QPS_RESET)
-		fx_cq_forget(fx_cq_of(qp->qp.recv_cq), qp);
-	qp->qpn_gen = fx_qpn_gen(qp->qp.qp_num, (uint8_t)rep->gen);
-	__atomic_store_n(&qp->state, rep->state, __ATOMIC_RELAXED);
 	if (rep->state == IBV_QPS_RESET) {
+		fx_cqs_lock(qp);
+		fx_cq_forget(fx_cq_of(qp->qp.recv_cq), qp);
+		qp->qpn_gen = fx_qpn_gen(qp->qp.qp_num, (uint8_t)rep->gen);
 		drop_shadow(qp, &qp->sq);
 		drop_shadow(qp, &qp->rq);
+		fx_cqs_unlock(qp);
 	}
-	fx_cqs_unlock(qp);
-	fx_unlock(&qp->rq_lock);
-	fx_unlock(&qp->sq_lock);
+	set_state(qp, rep->state);
 	qp->qp.state = rep->state;
 }
 

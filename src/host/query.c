@@ -73,6 +73,10 @@ int flexins_query_device_ex(struct ibv_context *c, const struct ibv_query_device
 		attr->device_cap_flags_ex = attr->orig_attr.device_cap_flags;
 	if (vext_field_avail(struct ibv_device_attr_ex, phys_port_cnt_ex, size))
 		attr->phys_port_cnt_ex = 1;
+	if (vext_field_avail(struct ibv_device_attr_ex, completion_timestamp_mask, size))
+		attr->completion_timestamp_mask = FX_STAMP_MASK;
+	if (vext_field_avail(struct ibv_device_attr_ex, hca_core_clock, size))
+		attr->hca_core_clock = FX_CLOCK_KHZ;
 	return 0;
 }
 

@@ -99,6 +99,16 @@ static bool push(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_push *p
 	return true;
 }
 
+/* Entries before `to` that have not left are lost: the host has no room for them. */
+static void skip(struct fx_push *p, uint32_t to)
+{
+	p->taken = to;
+	if (p->flight)
+		return; /* whose end tells how far we are */
+	p->landed = to;
+	fx_store32_release(p->local_ci, to);
+}
+
 /* ---- completion queues ---- */
 
 struct fx_mirror_cq *fx_mirror_cq_new(struct fx_mirror_ctx *x, uint64_t va, uint32_t shift, struct fx_cq *cq)
@@ -173,6 +183,10 @@ static bool push_cq(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_mirr
 	while (*p->pi != p->taken && !p->dead) {
 		uint32_t n = room(m, x, p, c, cq_looked, &full);
 
+		if (full && c->cq->lossy) {
+			skip(p, *p->pi);
+			return false;
+		}
 		if (full) {
 			p->dead = true;
 			m->cfg.env.overrun(m->cfg.env.arg, c->cq);
@@ -254,11 +268,7 @@ static void lose_one(struct fx_mirror *m, struct fx_mirror_ctx *x)
 
 	m->lost++;
 	x->told[p->taken & ((1u << p->local_shift) - 1)].wake = -1;
-	p->taken++;
-	if (!p->flight) {
-		p->landed = p->taken;
-		fx_store32_release(p->local_ci, p->landed);
-	}
+	skip(p, p->taken + 1);
 }
 
 static void push_events(struct fx_mirror *m, struct fx_mirror_ctx *x)

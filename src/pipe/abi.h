@@ -238,6 +238,25 @@ struct fx_cqe {
 	uint8_t stamp[7]; /* ns, little-endian, 0 where not taken */
 	uint8_t phase;
 };
+static inline uint32_t fx_cqe_qpn(const struct fx_cqe *c)
+{
+	return c->qpn_gen & ((1u << FX_QPN_BITS) - 1);
+}
+#define FX_STAMP_MASK ((UINT64_C(1) << 56) - 1)
+enum { FX_CLOCK_KHZ = 1000000 }; /* of the clock that stamps are of */
+static inline uint64_t fx_cqe_stamp(const struct fx_cqe *c)
+{
+	uint64_t ns = 0;
+
+	for (unsigned i = sizeof(c->stamp); i-- > 0;)
+		ns = ns << 8 | c->stamp[i];
+	return ns;
+}
+static inline void fx_cqe_put_stamp(struct fx_cqe *c, uint64_t ns)
+{
+	for (unsigned i = 0; i < sizeof(c->stamp); i++, ns >>= 8)
+		c->stamp[i] = (uint8_t)ns;
+}
 static_assert(sizeof(struct fx_cqe) == FX_CQE_SIZE, "cqe");
 static_assert(offsetof(struct fx_cqe, phase) == 31, "cqe");
 

@@ -212,6 +212,8 @@ struct fx_cq {
 	uint32_t handle;
 	uint64_t cookie;
 	bool overrun; /* a CQE found no room: the CQ is in error, nothing is ever overwritten (guarantee P10) */
+	bool lossy;   /* by its owner's wish: what finds no room is lost, and that is no error */
+	bool stamped;	/* its CQEs tell when they were made */
 	uint32_t arm;	/* that waits for a CQE: sequence << 2 | enum fx_arm_kind; 0: none */
 	uint32_t fired; /* sequence of the last one that fired */
 	uint32_t loud;	/* one past the last CQE that fires a solicited-only arm */
@@ -234,7 +236,7 @@ static inline void fx_cq_leaves(struct fx_cq *q)
 		q->out->head = q;
 	q->out->tail = q;
 }
-/* Returns 0, or -ENOSPC: the CQ is overrun, from now on and for good. */
+/* Returns 0, or -ENOSPC: the CQ is overrun, from now on and for good; or lossy, and the CQE is lost. */
 static inline int fx_cq_push(struct fx_cq *q, const struct fx_cqe *c)
 {
 	uint32_t size = 1u << q->shift;
@@ -245,7 +247,7 @@ static inline int fx_cq_push(struct fx_cq *q, const struct fx_cqe *c)
 	if (q->pi - q->ci >= size) {
 		q->ci = fx_load32_acquire(&q->head->ci);
 		if (q->pi - q->ci >= size) {
-			q->overrun = true;
+			q->overrun = !q->lossy;
 			return -ENOSPC;
 		}
 	}

@@ -87,12 +87,16 @@ void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct
 	tp->n.cqe++;
 	if (cqe->status)
 		tp->n.cqe_errors++;
+	if (cq->stamped)
+		fx_cqe_put_stamp(cqe, tp->cfg.env.stamp(tp->cfg.env.arg));
 	if (fx_cq_push(cq, cqe) == 0) {
 		if (fx_cq_wakes(cq, cqe))
 			tp->cfg.env.comp(tp->cfg.env.arg, cq);
 		return;
 	}
 	tp->n.cq_overruns++;
+	if (cq->lossy)
+		return;
 	if (!was_overrun)
 		cq_failed(tp, cq);
 	else

@@ -190,6 +190,8 @@ struct fx_tp_env {
 	 * that began after the last such call is over; false, or NULL: what is here is all there is.
 	 */
 	bool (*look)(void *arg, struct fx_rxq *rx);
+	/* The clock that CQEs of stamped CQs tell, ns. May be NULL if there are none such. */
+	uint64_t (*stamp)(void *arg);
 };
 
 struct fx_tp_cfg {

@@ -11,6 +11,7 @@ const struct section *const sections[] = {
 	&section_device,
 	&section_memory,
 	&section_cq,
+	&section_poll,
 	&section_channel,
 	&section_async,
 	&section_length,

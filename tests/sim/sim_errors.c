@@ -378,6 +378,58 @@ static void test_cq_overrun(void **state)
 	pair_destroy(p);
 }
 
+/* What a CQ that may lose has no room for is lost, and nothing else happens: the next CQE retires it, too. */
+static void test_cq_lossy(void **state)
+{
+	const struct pair_opt opt = {.cqes = 4};
+	struct pair *p = pair_create(&opt);
+
+	(void)state;
+	p->cq[0]->core.lossy = true;
+	p->deaf[0] = true;
+	for (unsigned i = 0; i < 6; i++)
+		pair_post(p, 0, FX_WR_WRITE, 0, 100, 0);
+	pair_run(p, 2 * MS);
+	assert_int_equal(p->h[0]->events, 0);
+	assert_int_equal(pair_counters(p, 0)->cq_overruns, 2);
+	p->deaf[0] = false;
+	pair_run(p, 2 * MS);
+	for (unsigned i = 0; i < 4; i++)
+		pair_expect(p, 0, FX_WC_RDMA_WRITE, i, FX_WC_SUCCESS);
+	pair_post(p, 0, FX_WR_WRITE, 0, 100, 0);
+	pair_run(p, 2 * MS);
+	pair_expect(p, 0, FX_WC_RDMA_WRITE, 6, FX_WC_SUCCESS);
+	pair_expect_none(p, 0);
+	pair_destroy(p);
+}
+
+/* CQEs of a stamped CQ tell when they were made, in order; those of any other have no stamp. */
+static void test_cq_stamped(void **state)
+{
+	struct pair *p = pair_create(NULL);
+	uint64_t before = p->s->now, last = before;
+
+	(void)state;
+	p->cq[0]->core.stamped = true;
+	for (unsigned i = 0; i < 20; i++) {
+		pair_post(p, 0, FX_WR_SEND, 0, 5000, 0);
+		pair_recv(p, 1, 0, 5000);
+		pair_run(p, 1 * MS);
+	}
+	assert_int_equal(p->n[0], 20);
+	for (unsigned i = 0; i < 20; i++) {
+		uint64_t at = fx_cqe_stamp(&p->cqe[0][i]);
+
+		assert_true(at > last && at <= p->s->now);
+		assert_in_range(at - before, i * MS, (i + 1) * MS);
+		last = at;
+	}
+	assert_int_equal(p->n[1], 20);
+	for (unsigned i = 0; i < 20; i++)
+		assert_int_equal(fx_cqe_stamp(&p->cqe[1][i]), 0);
+	pair_destroy(p);
+}
+
 /* ---- keys that end while in use (guarantee L2) ---- */
 
 static void test_key_ends(void **state)
@@ -417,6 +469,8 @@ int main(void)
 		cmocka_unit_test(test_stray_entries),
 		cmocka_unit_test(test_overrun_of_the_queue),
 		cmocka_unit_test(test_cq_overrun),
+		cmocka_unit_test(test_cq_lossy),
+		cmocka_unit_test(test_cq_stamped),
 		cmocka_unit_test(test_key_ends),
 	};
 

@@ -105,6 +105,11 @@ static void make_copy(struct qp *q)
 	q->cfg.rq.slots = q->rq_copy;
 }
 
+static uint64_t on_stamp(void *arg)
+{
+	return ((struct host *)arg)->s->now;
+}
+
 struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 {
 	struct host *h = calloc(1, sizeof(*h));
@@ -118,6 +123,7 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 			.cq_error = on_cq_error,
 			.trouble = on_trouble,
 			.look = on_look,
+			.stamp = on_stamp,
 			.arg = h},
 	};
 

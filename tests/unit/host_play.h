@@ -60,6 +60,7 @@ struct core {
 	struct fx_cq cq[CORE_OBJECTS];
 	struct fx_rq rq[CORE_OBJECTS];
 	struct fx_create_qp_req made[CORE_OBJECTS];
+	struct fx_create_cq_req made_cq[CORE_OBJECTS];
 	struct fx_qp_attr attr[CORE_OBJECTS];
 	uint32_t gen[CORE_OBJECTS];
 	struct fx_modify_qp_req modified; /* the last one */
@@ -189,6 +190,7 @@ static inline size_t core_create_cq(struct core *c, const struct fx_create_cq_re
 	c->cq[c->ncq] = (struct fx_cq){.head = (struct fx_cq_head *)(c->arena + req->off),
 				       .ring = (struct fx_cqe *)(c->arena + req->off + FX_LINE),
 				       .shift = req->shift};
+	c->made_cq[c->ncq] = *req;
 	m->handle.handle = ++c->ncq;
 	return sizeof(m->handle);
 }

@@ -329,6 +329,47 @@ static void an_overrun_is_found_exactly(void **state)
 	}
 }
 
+static void what_a_lossy_queue_has_no_room_for_is_lost(void **state)
+{
+	enum { SIZE = 1 << CQ_SHIFT };
+	struct fx_event e = {.kind = FX_EV_CQ};
+	struct fx_cqe c = {0};
+	struct rig r;
+
+	(void)state;
+	for (uint32_t seed = 0; seed < 20; seed++) {
+		rig_start(&r, 1 + seed);
+		r.cq.lossy = r.deaf = true;
+		for (c.index = 0; c.index < SIZE + 1 + seed % 3; c.index++) {
+			fx_cq_push(&r.cq, &c);
+			if (seed % 2)
+				turn(&r);
+		}
+		e.index = r.cq.pi; /* and an event that waits for what is lost */
+		assert_true(fx_event_put(&r.events, &e, 1u << r.events.shift));
+		r.events.told(&r.events, 7, &r.cq);
+		for (int i = 0; i < 200; i++)
+			turn(&r);
+		assert_int_equal(r.overrun, 0);
+		assert_int_equal(r.wakes, 1);
+		assert_true(fx_mirror_cq_idle(r.mcq));
+		for (uint32_t i = 0; i < SIZE; i++) {
+			assert_true(fx_cq_take(&r.cqx, &c));
+			assert_int_equal(c.index, i);
+		}
+		assert_false(fx_cq_take(&r.cqx, &c));
+		fx_cq_publish_ci(&r.cqx);
+		c.index = 1000;
+		assert_int_equal(fx_cq_push(&r.cq, &c), 0);
+		for (int i = 0; i < 200; i++)
+			turn(&r);
+		assert_true(fx_cq_take(&r.cqx, &c));
+		assert_int_equal(c.index, 1000);
+		assert_false(fx_cq_take(&r.cqx, &c));
+		rig_end(&r);
+	}
+}
+
 static void events_that_find_no_room_are_lost_and_the_rest_arrive(void **state)
 {
 	struct fx_event e = {.kind = FX_EV_CQ};
@@ -490,6 +531,7 @@ int main(void)
 		cmocka_unit_test(pipe_keeps_order_and_never_sleeps_over_an_entry),
 		cmocka_unit_test(completions_arrive_in_order_and_before_their_events),
 		cmocka_unit_test(an_overrun_is_found_exactly),
+		cmocka_unit_test(what_a_lossy_queue_has_no_room_for_is_lost),
 		cmocka_unit_test(events_that_find_no_room_are_lost_and_the_rest_arrive),
 		cmocka_unit_test(a_look_finds_what_was_posted_before_it),
 		cmocka_unit_test(a_reset_skips_what_was_never_read),

@@ -301,6 +301,45 @@ static void test_cq_overrun(void **state)
 	}
 }
 
+/* One that may lose loses just what finds no room. */
+static void test_cq_lossy(void **state)
+{
+	static struct cq q;
+	struct fx_cqe c;
+
+	(void)state;
+	for (unsigned s = 0; s < STARTS; s++) {
+		cq_init(&q, 2, starts[s]);
+		q.core.lossy = true;
+		for (uint32_t i = 0; i < 7; i++)
+			assert_int_equal(cq_give(&q, i), i < 4 ? 0 : -ENOSPC);
+		cq_get(&q, 0);
+		fx_cq_publish_ci(&q.host);
+		assert_int_equal(cq_give(&q, 7), 0);
+		assert_int_equal(cq_give(&q, 8), -ENOSPC);
+		for (uint32_t i = 1; i < 4; i++)
+			cq_get(&q, i);
+		cq_get(&q, 7);
+		assert_false(fx_cq_take(&q.host, &c));
+		assert_false(q.core.overrun);
+	}
+}
+
+static void test_cq_stamp(void **state)
+{
+	struct fx_cqe c;
+
+	(void)state;
+	memset(&c, 0x5a, sizeof(c));
+	fx_cqe_put_stamp(&c, 0xff11223344556677);
+	assert_int_equal(fx_cqe_stamp(&c), 0x11223344556677);
+	assert_int_equal(c.stamp[0], 0x77);
+	assert_int_equal(c.phase, 0x5a);
+	assert_int_equal(c.syndrome, 0x5a);
+	fx_cqe_put_stamp(&c, FX_STAMP_MASK);
+	assert_int_equal(fx_cqe_stamp(&c), FX_STAMP_MASK);
+}
+
 /* ---- arms ---- */
 
 enum { ARM_STEPS = 20000, ARM_SHIFT = 4, PAST = 64 };
@@ -468,6 +507,8 @@ int main(void)
 		cmocka_unit_test(test_rq_contradictions),
 		cmocka_unit_test(test_cq_wrap),
 		cmocka_unit_test(test_cq_overrun),
+		cmocka_unit_test(test_cq_lossy),
+		cmocka_unit_test(test_cq_stamp),
 		cmocka_unit_test(test_arms),
 		cmocka_unit_test(test_events),
 	};
