@@ -232,6 +232,7 @@ struct fx_vcq {
 	uint32_t empty;	     /* polls in a row that found nothing */
 	uint32_t stale;	     /* CQEs of QPs that were reset or destroyed */
 	uint32_t poll_lock;  /* cq_ex.c's, from start to end of a poll; taken before any other */
+	uint32_t flush_at;   /* where in qps there may be more to flush */
 	bool single;	     /* ... by nobody: the application has one thread for it */
 	struct fx_taken now; /* the completion that is being read */
 	uint64_t looked_ms;
