@@ -21,10 +21,15 @@ TMP=$(mktemp -d "${TMPDIR:-/tmp}/fxconformance.XXXXXX")
 trap group_end EXIT
 trap 'exit 130' INT TERM
 
+# The core that the program starts itself is where the others are.
+printf '#!/bin/sh\nexec %s "$@"\n' "$(printf '%q ' "$CORED" "${PLACEMENT[@]}")" >"$TMP/daemon"
+chmod +x "$TMP/daemon"
+
 # conformance ARGS...: over the core
 conformance()
 {
-	"$RUN" --strict --core "$CORE" -- env -u FLEXINS_BANNER "$PROGRAM" --expected "$here/expected-failures.txt" --daemon "$CORED" "$@"
+	"$RUN" --strict --core "$CORE" "${PLACEMENT[@]}" -- env -u FLEXINS_BANNER "$PROGRAM" \
+		--expected "$here/expected-failures.txt" --daemon "$TMP/daemon" "$@"
 }
 
 # part SECTION: of docs/conformance.md
