@@ -22,7 +22,7 @@
 
 enum { SIM_MTU_MAX = 4096, SIM_FRAME = FX_TX_ROOM + SIM_MTU_MAX + 64, SIM_HOSTS = 2, SIM_BURST = 32 };
 
-enum { SIM_EVENTS = FX_ASYNC_SQ_DRAINED + 1 };
+enum { SIM_EVENTS = FX_ASYNC_LAST_WQE + 1 };
 
 #define SIM_NEVER UINT64_MAX
 
@@ -196,6 +196,17 @@ struct qp {
 	void *user; /* whose completions these are */
 };
 
+/* Shared by QPs of one host: receives that are known by a number. */
+struct srq {
+	struct host *h;
+	struct fx_rxq core;
+	struct fx_rq rq; /* the host's end */
+	uint8_t *bytes;
+	/* as for a QP's own */
+	uint8_t *copy, *seen;
+	uint64_t look_at;
+};
+
 struct host_cfg {
 	uint32_t window;
 	bool icrc;
@@ -223,6 +234,7 @@ struct host {
 	struct frame *in_head, *in_tail;
 	struct frame *spare[SIM_BURST];		  /* for the next packets to be cut */
 	struct qp *qp[HOST_QPS];		  /* by QPN >> FX_WORKER_BITS */
+	struct srq *srq;			  /* the one it may have */
 	struct fx_under_way under_way[HOST_CTXS]; /* by context; of segments nothing is counted here */
 	uint64_t wake, asleep;
 	/* the application: polls, posts, and says when it wants to be asked again */
@@ -255,6 +267,10 @@ struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq
 bool qp_destroy(struct qp *q); /* false: something still pointed at it */
 /* An address handle of `h` for the other host; it is the caller's, at this index. */
 void ah_publish(struct host *h, struct fx_ah *ah, uint32_t slot, uint32_t pd, bool ip6);
+/* max_wr entries, numbered below that; of protection domain pd. cfg.srq = &srq->core makes a QP use it. */
+struct srq *srq_create(struct host *h, uint32_t max_wr, uint32_t max_sge, uint32_t pd);
+void srq_destroy(struct srq *s); /* after its QPs */
+void srq_post(struct srq *s, uint32_t number, const struct fx_sge *sge, uint32_t nsge);
 /* Through INIT to RTR, or on to RTS. Returns the first error. */
 int qp_listen(struct qp *q, const struct qp *peer, const struct link_attr *a);
 int qp_connect(struct qp *q, const struct qp *peer, const struct link_attr *a);

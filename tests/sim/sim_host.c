@@ -45,6 +45,12 @@ static void on_cq_error(void *arg, struct fx_cq *cq)
 	on_event(arg, NULL, FX_ASYNC_CQ_ERR);
 }
 
+static void on_rxq_event(void *arg, struct fx_rxq *rx, enum fx_async type)
+{
+	(void)rx;
+	on_event(arg, NULL, type);
+}
+
 static void on_trouble(void *arg, struct fx_qp *qp, enum fx_cause cause)
 {
 	(void)qp;
@@ -59,19 +65,39 @@ static size_t ring_bytes(const struct qp *q)
 }
 
 /* Sees what is there now and nothing later, and says so a while after. */
+static uint64_t look_end(struct host *h)
+{
+	uint64_t at = h->s->now + h->cfg.look_ns / 2 + rng_below(&h->rng, h->cfg.look_ns / 2 + 1);
+
+	if (at < h->look_next)
+		h->look_next = at;
+	h->looks++;
+	return at;
+}
+
+/* A look that is under way goes on as another one, which sees more. */
+static bool look_at_srq(struct host *h, struct srq *s)
+{
+	if (!s->copy)
+		return false;
+	memcpy(s->seen, s->bytes, (size_t)FX_SLOT_SIZE << s->rq.shift);
+	s->look_at = look_end(h);
+	return true;
+}
+
 static bool on_look(void *arg, struct fx_rxq *rx)
 {
 	struct host *h = arg;
 	struct qp *q = rx->owner;
 
+	if (rx->shared)
+		return look_at_srq(h, rx->owner);
+
 	if (!q->rq_copy)
 		return false;
 	memcpy(q->rq_seen, q->rq_bytes, ring_bytes(q));
-	q->look_at = h->s->now + h->cfg.look_ns / 2 + rng_below(&h->rng, h->cfg.look_ns / 2 + 1);
-	if (q->look_at < h->look_next)
-		h->look_next = q->look_at;
+	q->look_at = look_end(h);
 	q->look_gen = fx_qp_gen(q->core);
-	h->looks++;
 	return true;
 }
 
@@ -79,7 +105,15 @@ static bool on_look(void *arg, struct fx_rxq *rx)
 static uint64_t end_looks(struct host *h)
 {
 	uint64_t next = SIM_NEVER;
+	struct srq *s = h->srq;
 
+	if (s && s->look_at <= h->s->now) {
+		s->look_at = SIM_NEVER;
+		memcpy(s->copy, s->seen, (size_t)FX_SLOT_SIZE << s->rq.shift);
+		fx_tp_looked(h->tp, &s->core);
+	}
+	if (s)
+		next = s->look_at;
 	for (unsigned i = 0; h->cfg.look_ns && i < HOST_QPS; i++) {
 		struct qp *q = h->qp[i];
 
@@ -110,6 +144,42 @@ static uint64_t on_stamp(void *arg)
 	return ((struct host *)arg)->s->now;
 }
 
+struct srq *srq_create(struct host *h, uint32_t max_wr, uint32_t max_sge, uint32_t pd)
+{
+	uint32_t stride = fx_rq_stride(max_sge), shift = 0;
+	struct srq *s = calloc(1, sizeof(*s));
+
+	while (1u << shift < max_wr * stride)
+		shift++;
+	s->h = h;
+	s->look_at = SIM_NEVER;
+	s->bytes = calloc(1, (size_t)FX_SLOT_SIZE << shift);
+	s->rq = (struct fx_rq){.slots = s->bytes, .shift = shift, .stride = stride, .ids = max_wr};
+	s->core = (struct fx_rxq){
+		.ring = s->rq, .pd = pd, .max_sge = max_sge, .shared = true, .owner = s, .handle = 1};
+	if (h->cfg.look_ns) {
+		s->copy = calloc(1, (size_t)FX_SLOT_SIZE << shift);
+		s->seen = calloc(1, (size_t)FX_SLOT_SIZE << shift);
+		s->core.ring.slots = s->copy;
+	}
+	h->srq = s;
+	return s;
+}
+
+void srq_destroy(struct srq *s)
+{
+	s->h->srq = NULL;
+	free(s->bytes);
+	free(s->copy);
+	free(s->seen);
+	free(s);
+}
+
+void srq_post(struct srq *s, uint32_t number, const struct fx_sge *sge, uint32_t nsge)
+{
+	fx_rq_put_as(&s->rq, number, sge, nsge);
+}
+
 struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 {
 	struct host *h = calloc(1, sizeof(*h));
@@ -122,6 +192,7 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 		.env = {.event = on_event,
 			.cq_error = on_cq_error,
 			.trouble = on_trouble,
+			.rxq_event = on_rxq_event,
 			.look = on_look,
 			.stamp = on_stamp,
 			.arg = h},
