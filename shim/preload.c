@@ -92,16 +92,15 @@ EXPORT void ibv_ack_async_event(struct ibv_async_event *event)
 		flexins_ack_async_event(event);
 }
 
-/* A descriptor of somebody's context: never of ours, which cannot be imported. */
+/* A descriptor of somebody's context: if not of ours, of a real device. */
 EXPORT struct ibv_context *ibv_import_device(int cmd_fd)
 {
 	static void *slot;
 	struct ibv_context *(*real)(int) = fx_shim_real("ibv_import_device", &slot);
+	struct ibv_context *ctx = flexins_import_device(cmd_fd);
 
-	struct ibv_context *ctx;
-
-	if (!real)
-		return flexins_import_device(cmd_fd);
+	if (ctx || errno != EBADF || !real)
+		return ctx;
 	fx_shim_real_only++;
 	ctx = real(cmd_fd);
 	fx_shim_real_only--;
@@ -170,7 +169,8 @@ static void free_real_list(struct ibv_device **list)
 EXPORT struct ibv_device **ibv_get_device_list(int *num_devices)
 {
 	int n_ours = 0, n_real = 0;
-	struct ibv_device **ours = flexins_get_device_list(&n_ours);
+	/* the real library looks for real devices by this function, too, and into them */
+	struct ibv_device **ours = fx_shim_real_only ? NULL : flexins_get_device_list(&n_ours);
 	struct ibv_device **real;
 	struct list *list;
 

@@ -366,6 +366,25 @@ int flexins_destroy_ah(struct ibv_ah *ah);
 int flexins_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_ah_attr *attr, uint8_t eth_mac[6],
 				    uint16_t *vid);
 
+/* ---- importing ---- */
+
+/*
+ * The context that `cmd_fd` is a duplicate of the cmd_fd of, for another part of the process that opened it. The
+ * descriptor is taken over. It is the very same context: what its events tell is told once, and it lives until
+ * flexins_close_device() was called for the opening and for each import. Returns a context; errno EOPNOTSUPP: it is
+ * another process's, EBADF: it is no FlexiNS context's.
+ */
+struct ibv_context *flexins_import_device(int cmd_fd);
+/*
+ * The object of that handle, which stays its owner's, who destroys it when nobody uses it any more. Returns the
+ * object; errno EINVAL: there is none.
+ */
+struct ibv_pd *flexins_import_pd(struct ibv_context *context, uint32_t handle);
+struct ibv_mr *flexins_import_mr(struct ibv_pd *pd, uint32_t handle);
+/* Does nothing: see above. */
+void flexins_unimport_pd(struct ibv_pd *pd);
+void flexins_unimport_mr(struct ibv_mr *mr);
+
 /* ---- asynchronous events (IBTA 11.5.2, 11.6.3) ---- */
 
 /*
@@ -416,12 +435,7 @@ int flexins_set_ece(struct ibv_qp *qp, struct ibv_ece *ece);
 int flexins_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access);
 struct ibv_mr *flexins_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd,
 				     int access);
-struct ibv_context *flexins_import_device(int cmd_fd);
-struct ibv_pd *flexins_import_pd(struct ibv_context *context, uint32_t handle);
-struct ibv_mr *flexins_import_mr(struct ibv_pd *pd, uint32_t handle);
 struct ibv_dm *flexins_import_dm(struct ibv_context *context, uint32_t handle);
-void flexins_unimport_pd(struct ibv_pd *pd);
-void flexins_unimport_mr(struct ibv_mr *mr);
 void flexins_unimport_dm(struct ibv_dm *dm);
 
 #pragma GCC visibility pop

@@ -11,9 +11,6 @@
 	X(struct ibv_mr *, reg_dmabuf_mr,                                                                    \
 	  (struct ibv_pd * pd, uint64_t offset, size_t length, uint64_t iova, int fd, int access),           \
 	  (pd, offset, length, iova, fd, access))                                                            \
-	X(struct ibv_context *, import_device, (int cmd_fd), (cmd_fd))                                       \
-	X(struct ibv_pd *, import_pd, (struct ibv_context * c, uint32_t handle), (c, handle))                \
-	X(struct ibv_mr *, import_mr, (struct ibv_pd * pd, uint32_t handle), (pd, handle))                   \
 	X(struct ibv_dm *, import_dm, (struct ibv_context * c, uint32_t handle), (c, handle))
 
 #define ABSENT_INTS(X)                                                                                       \
@@ -55,15 +52,7 @@ int flexins_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr
 	return IBV_REREG_MR_ERR_INPUT; /* the region is as it was */
 }
 
-/* What cannot be imported is never there to be forgotten. */
-void flexins_unimport_pd(struct ibv_pd *pd)
-{
-	(void)pd;
-}
-void flexins_unimport_mr(struct ibv_mr *mr)
-{
-	(void)mr;
-}
+/* Device memory is never there to be forgotten. */
 void flexins_unimport_dm(struct ibv_dm *dm)
 {
 	(void)dm;

@@ -171,6 +171,8 @@ static int attach(struct fx_context *ctx, const struct fx_hello_rep *rep, struct
 /* Before the connection is closed, and the arena's memory with it. */
 static void detach(struct fx_context *ctx)
 {
+	if (ctx->verbs.context.cmd_fd >= 0)
+		close(ctx->verbs.context.cmd_fd);
 	close(ctx->wake.fd);
 	free(ctx->async);
 	fx_arena_fini(&ctx->arena);
@@ -200,7 +202,7 @@ static void set_ops(struct fx_context *ctx)
 	c->ops.bind_mw = flexins_bind_mw;
 	c->ops.dealloc_mw = flexins_dealloc_mw;
 	c->ops._compat_query_device = flexins_query_device;
-	c->cmd_fd = -1;
+	c->cmd_fd = fx_import_fd(); /* without one it cannot be imported, and that is all */
 	c->num_comp_vectors = cpus > 1 ? (int)cpus : 1; /* programs pass a CPU's index */
 	pthread_mutex_init(&c->mutex, NULL);
 }
@@ -232,15 +234,35 @@ static void list_context(struct fx_context *ctx)
 	pthread_mutex_unlock(&contexts_lock);
 }
 
-static void unlist_context(struct fx_context *ctx)
+/* false: somebody else has it open, too */
+static bool unlist_context(struct fx_context *ctx)
 {
+	bool last;
+
 	pthread_mutex_lock(&contexts_lock);
-	for (struct fx_context **p = &contexts; *p; p = &(*p)->next)
+	last = ctx->shares == 0;
+	if (!last)
+		ctx->shares--;
+	for (struct fx_context **p = &contexts; last && *p; p = &(*p)->next)
 		if (*p == ctx) {
 			*p = ctx->next;
 			break;
 		}
 	pthread_mutex_unlock(&contexts_lock);
+	return last;
+}
+
+struct fx_context *fx_context_share(int cmd_fd)
+{
+	struct fx_context *ctx;
+
+	pthread_mutex_lock(&contexts_lock);
+	for (ctx = contexts; ctx && !fx_import_same(cmd_fd, ctx->verbs.context.cmd_fd);)
+		ctx = ctx->next;
+	if (ctx)
+		ctx->shares++;
+	pthread_mutex_unlock(&contexts_lock);
+	return ctx;
 }
 
 int fx_by_any_context(int (*ask)(struct fx_context *ctx, void *arg), void *arg)
@@ -303,7 +325,8 @@ int flexins_close_device(struct ibv_context *c)
 {
 	struct fx_context *ctx = fx_context_of(c);
 
-	unlist_context(ctx);
+	if (!unlist_context(ctx))
+		return 0;
 	detach(ctx);
 	fx_conn_close(&ctx->conn); /* the core reaps whatever was left */
 	pthread_mutex_destroy(&ctx->lock);

@@ -22,6 +22,7 @@
  *	hold.c		... copied at one moment
  *	memory.c	madvise and mremap on converted memory
  *	mw.c		memory windows
+ *	import.c	what another part of the process has opened
  *	ah.c		address handles
  *	queue.h		shadow queues and the QPs of a CQ
  *	cq.c		completion queues and polling
@@ -178,7 +179,11 @@ struct fx_context {
 	struct fx_event *async; /* taken from the ring, not yet by the application */
 	uint32_t nasync, async_room;
 	bool fatal_told;
+	struct fx_vpd *pds; /* for whoever imports them by their handles */
+	struct fx_vmr *mrs;
+	/* under the lock of all contexts */
 	struct fx_context *next; /* of all contexts, for fork */
+	uint32_t shares;	 /* closes to come, beside the last */
 	/* clock.c's, of a core that is elsewhere: both atomic */
 	uint64_t wall;	    /* the wall clock when its clock was 0 */
 	int64_t wall_asked; /* fx_clock_ms() of when that was last found out; 0: not yet */
@@ -192,6 +197,7 @@ struct fx_vpd {
 	struct ibv_pd pd;
 	uint32_t users;	      /* atomic */
 	struct fx_pool *pool; /* of bounce buffers, NULL until there is slow memory, atomic */
+	struct fx_vpd *next;  /* of its context, under its lock */
 };
 struct fx_vmr {
 	struct ibv_mr mr;
@@ -200,8 +206,9 @@ struct fx_vmr {
 	/* slow.c's; nslow is 0 where there is none */
 	uint32_t nslow;
 	struct fx_slow_run *slow;
-	uint32_t writers;    /* copies under way, atomic */
-	struct fx_vmr *next; /* of its bucket */
+	uint32_t writers;	     /* copies under way, atomic */
+	struct fx_vmr *next;	     /* of its bucket */
+	struct fx_vmr *peer, **back; /* of its context, under its lock: there may be many */
 };
 struct fx_vmw {
 	struct ibv_mw mw;
@@ -346,6 +353,14 @@ int fx_ask_drop(struct fx_context *ctx, uint16_t op, uint32_t handle);
 uint32_t fx_pipe_pi(struct fx_context *ctx);
 /* Lets some open context of this process ask its core; -ENOENT: there is none. */
 int fx_by_any_context(int (*ask)(struct fx_context *ctx, void *arg), void *arg);
+
+/* The open context that a command descriptor is of, to be closed once more; NULL: none of this process. */
+struct fx_context *fx_context_share(int cmd_fd);
+
+/* ---- import.c ---- */
+/* -> a command descriptor for a new context, or -1 with errno */
+int fx_import_fd(void);
+bool fx_import_same(int a, int b);
 
 /* ---- device.c, query.c, mr.c ---- */
 struct fx_device *fx_device_of(struct ibv_device *dev);

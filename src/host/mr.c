@@ -75,19 +75,24 @@ bool fx_windows_helper(void)
 struct ibv_pd *flexins_alloc_pd(struct ibv_context *c)
 {
 	struct fx_handle_req req = {.head = {.op = FX_MSG_ALLOC_PD}};
+	struct fx_context *ctx = fx_context_of(c);
 	struct fx_vpd *pd = calloc(1, sizeof(*pd));
 	struct fx_handle_rep rep;
 	int err;
 
 	if (!pd)
 		return fx_null(ENOMEM);
-	err = fx_ask(fx_context_of(c), &req, sizeof(req), &rep, sizeof(rep), NULL);
+	err = fx_ask(ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
 	if (err) {
 		free(pd);
 		return fx_null(err);
 	}
 	pd->pd.context = c;
 	pd->pd.handle = rep.handle;
+	pthread_mutex_lock(&ctx->lock);
+	pd->next = ctx->pds;
+	ctx->pds = pd;
+	pthread_mutex_unlock(&ctx->lock);
 	return &pd->pd;
 }
 
@@ -104,6 +109,13 @@ int flexins_dealloc_pd(struct ibv_pd *ibpd)
 	err = fx_ask_drop(ctx, FX_MSG_DEALLOC_PD, ibpd->handle);
 	if (err && fx_alive(ctx))
 		return fx_fail(err);
+	pthread_mutex_lock(&ctx->lock);
+	for (struct fx_vpd **p = &ctx->pds; *p; p = &(*p)->next)
+		if (*p == pd) {
+			*p = pd->next;
+			break;
+		}
+	pthread_mutex_unlock(&ctx->lock);
 	free(pd);
 	return 0;
 }
@@ -181,6 +193,7 @@ struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length,
 				    .access = access & ~(unsigned)FX_ACCESS_OURS,
 				    .addr = (uintptr_t)addr,
 				    .length = length};
+	struct fx_context *ctx = fx_context_of(pd->context);
 	struct fx_reg_mr_done_rep keys;
 	struct fx_vmr *mr;
 	int err;
@@ -192,7 +205,7 @@ struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length,
 	mr = calloc(1, sizeof(*mr));
 	if (!mr)
 		return fx_null(ENOMEM);
-	err = fx_register(fx_context_of(pd->context), &req, &keys);
+	err = fx_register(ctx, &req, &keys);
 	if (err) {
 		free(mr);
 		return fx_null(err);
@@ -207,6 +220,13 @@ struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length,
 	mr->iova = req.iova;
 	mr->access = access;
 	fx_slow_add(mr, &keys);
+	pthread_mutex_lock(&ctx->lock);
+	mr->peer = ctx->mrs;
+	if (mr->peer)
+		mr->peer->back = &mr->peer;
+	mr->back = &ctx->mrs;
+	ctx->mrs = mr;
+	pthread_mutex_unlock(&ctx->lock);
 	__atomic_fetch_add(&fx_pd_of(pd)->users, 1, __ATOMIC_RELAXED);
 	return &mr->mr;
 }
@@ -225,6 +245,11 @@ int flexins_dereg_mr(struct ibv_mr *ibmr)
 	if (err && fx_alive(ctx))
 		return fx_fail(err);
 	fx_slow_remove(mr);
+	pthread_mutex_lock(&ctx->lock);
+	*mr->back = mr->peer;
+	if (mr->peer)
+		mr->peer->back = mr->back;
+	pthread_mutex_unlock(&ctx->lock);
 	/* release: what the region was used for comes before its domain may go */
 	__atomic_fetch_sub(&fx_pd_of(ibmr->pd)->users, 1, __ATOMIC_RELEASE);
 	free(mr);

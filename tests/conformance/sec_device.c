@@ -4,7 +4,9 @@
  *
  * Room: tests. May use: verbs and libc.
  */
+#include <fcntl.h>
 #include <pthread.h>
+#include <unistd.h>
 
 #include "sections.h"
 
@@ -235,6 +237,49 @@ static void close_with_objects(const struct row *row)
 	need_wc(r->a.scq, 1, IBV_WC_SUCCESS);
 }
 
+/* Another part of the process, which knows a descriptor and handles: what it gets works, and lives until both close. */
+static void import_all(const struct row *row)
+{
+	struct ibv_context *ctx = open_device(), *again;
+	struct ibv_pd *pd = ibv_alloc_pd(ctx), *other = ibv_alloc_pd(ctx), *same;
+	static char buf[4096];
+	struct ibv_mr *mr, *seen;
+
+	(void)row;
+	NEED(pd && other);
+	mr = ibv_reg_mr(pd, buf, sizeof(buf), IBV_ACCESS_LOCAL_WRITE);
+	NEED(mr && ctx->cmd_fd >= 0);
+	again = ibv_import_device(dup(ctx->cmd_fd));
+	NEED(again);
+	same = ibv_import_pd(again, pd->handle);
+	NEED(same && same->handle == pd->handle && !ibv_import_pd(again, 0xfffffff0) && errno == EINVAL);
+	seen = ibv_import_mr(same, mr->handle);
+	NEED(seen && seen->lkey == mr->lkey && seen->rkey == mr->rkey);
+	NEED(!ibv_import_mr(other, mr->handle) && errno == EINVAL); /* of another domain */
+	ibv_unimport_mr(seen);
+	ibv_unimport_pd(same);
+	NEED_EQ(ibv_close_device(ctx), 0);
+	device_attr(again); /* it is still open */
+	NEED_EQ(ibv_dereg_mr(mr), 0);
+	NEED_EQ(ibv_dealloc_pd(pd), 0);
+	NEED_EQ(ibv_dealloc_pd(other), 0);
+	NEED_EQ(ibv_close_device(again), 0);
+}
+
+static void import_nothing(const struct row *row)
+{
+	struct ibv_context *ctx = open_device();
+	int fd = dup(ctx->cmd_fd), null = open("/dev/null", O_RDWR);
+
+	(void)row;
+	NEED_EQ(ibv_close_device(ctx), 0);
+	NEED(!ibv_import_device(fd));	/* of a context that is closed */
+	NEED(!ibv_import_device(null)); /* of none */
+	NEED(!ibv_import_device(-1));
+	close(fd);
+	close(null);
+}
+
 static const struct row rows[] = {
 	{"list", "ibv_get_device_list(3)", list_of_devices},
 	{"open after the list is freed, and twice", "ibv_open_device(3)", open_after_list},
@@ -251,6 +296,8 @@ static const struct row rows[] = {
 	{"P_Key", "ibv_query_pkey(3)", pkeys},
 	{"PD, a hundred", "ibv_alloc_pd(3)", pd_life},
 	{"PD in use", "ibv_alloc_pd(3)", pd_busy},
+	{"import of a device, a PD and an MR", "ibv_import_device(3), ibv_import_pd(3)", import_all},
+	{"import of what is not there", "ibv_import_device(3)", import_nothing},
 };
 
 const struct section section_device = {"device", "device, port, tables, protection domains", rows,

@@ -31,3 +31,13 @@ case_ud_4()
 {
 	mpi ud_v 4 "$HELPERS/mpi_check"
 }
+
+case_rc_2()
+{
+	mpi rc_v,ud_v 2 "$HELPERS/mpi_check"
+}
+
+case_rc_4()
+{
+	mpi rc_v,ud_v 4 "$HELPERS/mpi_check"
+}

@@ -40,3 +40,32 @@ case_ud()
 {
 	all_of ud_v
 }
+
+case_rc()
+{
+	all_of rc_v,ud_v
+}
+
+# Its lowest layer, operation by operation.
+case_rc_uct()
+{
+	local size
+	export UCX_TLS=rc_v
+	for size in 100 1000 8000; do
+		pair ucx_perftest -d flexins0:1 -x rc_verbs -t put_bw -D zcopy -s "$size" -n 2000 -w 10 -f
+		pair ucx_perftest -d flexins0:1 -x rc_verbs -t get -D zcopy -s "$size" -n 2000 -w 10 -f
+		pair ucx_perftest -d flexins0:1 -x rc_verbs -t am_bw -D bcopy -s "$size" -n 2000 -w 10 -f
+	done
+	pair ucx_perftest -d flexins0:1 -x rc_verbs -t fadd -s 8 -n 2000 -w 10 -f
+	pair ucx_perftest -d flexins0:1 -x rc_verbs -t cswap -s 8 -n 2000 -w 10 -f
+}
+
+# What it sees of the device.
+case_info()
+{
+	run ucx_info -d >"$TMP/info" 2>&1
+	sed -n '/Memory domain: flexins0/,/Memory domain: cma/p' "$TMP/info" >"$TMP/out"
+	grep -q 'Transport: rc_verbs' "$TMP/out" || fail "no rc_verbs"
+	grep -q 'Transport: ud_verbs' "$TMP/out" || fail "no ud_verbs"
+	refuses grep -B 5 'ERROR\|failed to open interface' "$TMP/out"
+}
