@@ -12,6 +12,7 @@ CTL=$BUILD/tools/flexinsctl
 CORED=$BUILD/tools/flexinsd
 export HELPERS=$BUILD/tests/apps # our own small programs
 APPS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export APPS
 CORE=fxapps-$$
 PATIENCE=60 # seconds that one program may take
 # Where a core runs is for the caller to say: FX_PLACEMENT=emulated, and FX_BUS for what is between it and programs.

@@ -91,7 +91,9 @@ static int alloc_mw(struct client *c, uint32_t pd, uint32_t *handle)
 
 static int create_ah(struct client *c, uint32_t pd, uint32_t *handle)
 {
-	struct fx_ah_req req = {.pd = pd, .attr = {.port_num = 1}};
+	struct fx_ah_req req = {
+		.pd = pd,
+		.attr = {.port_num = 1, .is_global = 1, .dgid = {[10] = 0xff, [11] = 0xff, 192, 0, 2, 7}}};
 	struct fx_ah_rep rep = {0};
 	int err = ASK(c, FX_MSG_CREATE_AH, &req, &rep);
 

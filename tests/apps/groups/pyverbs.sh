@@ -22,7 +22,7 @@ suite()
 case_suite()
 {
 	suite
-	cd "$TMP/pyverbs"
+	cd "$TMP/pyverbs" || return
 	PYVERBS_RESULTS=$TMP/results run /usr/bin/python3 "$APPS/pyverbs_suite.py" --run --dev flexins0 \
 		>"$TMP/pyverbs.out" 2>&1 || true
 	/usr/bin/python3 "$APPS/pyverbs_suite.py" --judge "$APPS/pyverbs.skips" "$TMP/results" || {
