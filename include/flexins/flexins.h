@@ -308,7 +308,10 @@ int flexins_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int attr_mask
 /* Fills in *attr and *init_attr, all of them whatever attr_mask says. Returns 0. */
 int flexins_query_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int attr_mask,
 		     struct ibv_qp_init_attr *init_attr);
-/* Outstanding requests do not complete any more. Waits until its asynchronous events were acknowledged. Returns 0. */
+/*
+ * Outstanding requests do not complete any more. Waits until its asynchronous events were acknowledged. Returns 0;
+ * EBUSY: it is in a multicast group.
+ */
 int flexins_destroy_qp(struct ibv_qp *qp);
 /*
  * Whether a message's bytes are written from first to last: 0, no (the last byte is written last, which is not
@@ -346,9 +349,8 @@ int flexins_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv
 
 /*
  * An address for the datagrams of UD QPs of this domain, resolved now: attr->grh.dgid is the port's own GID or that of a
- * multicast group; without a GRH (is_global 0) it is the port itself, on a loopback port only. attr: not kept. Returns a
- * handle, to be freed with flexins_destroy_ah(); EINVAL: no such port or GID index; EHOSTUNREACH: nobody has that GID;
- * ENOMEM: max_ah are there.
+ * multicast group. attr: not kept. Returns a handle, to be freed with flexins_destroy_ah(); EINVAL: no GRH (is_global 0),
+ * no such port or GID index; EHOSTUNREACH: nobody has that GID; ENOMEM: max_ah are there.
  */
 struct ibv_ah *flexins_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr);
 /* The address of whoever sent the datagram of *wc, whose GRH is in the first 40 bytes of its receive. Returns 0; EINVAL. */
@@ -365,6 +367,16 @@ int flexins_destroy_ah(struct ibv_ah *ah);
 /* Where datagrams to that address go: eth_mac; *vid is 0xffff, as there is no VLAN. Returns as flexins_create_ah() does. */
 int flexins_resolve_eth_l2_from_gid(struct ibv_context *context, struct ibv_ah_attr *attr, uint8_t eth_mac[6],
 				    uint16_t *vid);
+
+/*
+ * The UD QP gets a copy of each datagram to the multicast group (QP number 0xffffff) that has its Q_Key, what it sends
+ * itself too unless it was created with IBV_QP_CREATE_BLOCK_SELF_MCAST_LB; or none any more. IBTA 10.5. gid: 224.0.0.0/4 as
+ * ::ffff:a.b.c.d, or ff00::/8; lid: not looked at. Attaching again changes nothing. Returns 0; EINVAL: another type of QP,
+ * another GID, or detaching what is not attached; ENOMEM: as many groups, QPs of that group, or memberships of this user
+ * are there as ibv_query_device() says.
+ */
+int flexins_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid);
+int flexins_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid);
 
 /* ---- importing ---- */
 
@@ -427,8 +439,6 @@ enum ibv_fork_status flexins_is_fork_initialized(void);
  * IBV_REREG_MR_ERR_INPUT with that errno (the region stays valid), and nothing changes. What unimport_*() takes
  * cannot be had.
  */
-int flexins_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid);
-int flexins_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid);
 int flexins_resize_cq(struct ibv_cq *cq, int cqe);
 int flexins_query_ece(struct ibv_qp *qp, struct ibv_ece *ece);
 int flexins_set_ece(struct ibv_qp *qp, struct ibv_ece *ece);

@@ -22,8 +22,10 @@ enum fx_cmd_op {
 	FX_CMD_CQ_ADD,	   /* data: struct fx_cq; from now on it may be armed */
 	FX_CMD_CQ_DEL,	   /* data: the same; nothing of it is under way after it */
 	FX_CMD_QP_ATTACH,
-	FX_CMD_QP_MODIFY, /* data: struct fx_cmd_modify */
-	FX_CMD_QP_QUERY,  /* data: struct fx_cmd_modify, its attr, gen filled in */
+	FX_CMD_QP_MODIFY,  /* data: struct fx_cmd_modify */
+	FX_CMD_QP_QUERY,   /* data: struct fx_cmd_modify, its attr, gen filled in */
+	FX_CMD_MCAST_JOIN, /* data: struct fx_member */
+	FX_CMD_MCAST_LEAVE,
 	FX_CMD_QP_DETACH, /* comes back once nothing points at the QP, which is then freed */
 	FX_CMD_SRQ_ARM,	  /* data: struct fx_cmd_srq; the limit, which it answers with */
 	FX_CMD_SRQ_QUERY, /* the same, but that it only answers */

@@ -14,7 +14,7 @@
  *	context.c	greeting, and the end of a context
  *	quota.c		users, and what each of them holds
  *	object.c	lists of a context's objects
- *	pd.c mr.c mw.c channel.c cq.c srq.c qp.c ah.c path.c	the objects
+ *	pd.c mr.c mw.c channel.c cq.c srq.c qp.c ah.c mcast.c path.c	the objects
  *	counters.c	the device's counters, for a host
  *	show.c		the JSON document of SHOW
  *
@@ -100,7 +100,8 @@ struct fx_qpo {
 	struct fx_cmd cmd; /* to take it down with the context */
 	uint32_t qpn;
 	uint32_t worker;
-	uint32_t send_wrs; /* of its user's quota */
+	uint32_t send_wrs;	      /* of its user's quota */
+	struct fx_attachment *groups; /* multicast groups that it is in */
 	uint8_t type;
 };
 
@@ -207,6 +208,7 @@ union fx_msg {
 	struct fx_modify_qp_rep modify_qp_rep;
 	struct fx_ah_req ah;
 	struct fx_ah_rep ah_rep;
+	struct fx_mcast_req mcast;
 	struct fx_qp_req qp;
 	struct fx_query_qp_rep query_qp_rep;
 	struct fx_query_port_rep query_port_rep;
@@ -279,6 +281,8 @@ struct fx_control {
 	int page_fd;
 	struct fx_mr_table mrs;
 	struct fx_ah_table ahs;
+	struct fx_group *groups; /* multicast */
+	uint32_t ngroups;
 	uint8_t *qp_gen; /* by QP index: the generation of its next life */
 	struct fx_table ctxs, objs[FX_OBJ_KINDS];
 	struct fx_user *users[1 << FX_USER_SHIFT]; /* by uid */
@@ -399,6 +403,8 @@ int fx_destroy_qp(struct fx_client *c);
 int fx_create_ah(struct fx_client *c);
 int fx_resolve_ah(struct fx_client *c);
 int fx_destroy_ah(struct fx_client *c);
+int fx_attach_mcast(struct fx_client *c);
+int fx_detach_mcast(struct fx_client *c);
 int fx_query_port(struct fx_client *c);
 int fx_query_clock(struct fx_client *c);
 int fx_show(struct fx_client *c);
@@ -421,7 +427,8 @@ void fx_cq_free(struct fx_cqo *cq); /* its worker does not know it any more */
 void fx_mr_unpublish(struct fx_mro *mr);
 void fx_mr_free(struct fx_mro *mr); /* after a grace period */
 void fx_mw_unpublish(struct fx_mwo *mw);
-void fx_mw_free(struct fx_mwo *mw); /* after a grace period */
+void fx_mw_free(struct fx_mwo *mw);    /* after a grace period */
+void fx_mcast_quit(struct fx_qpo *qp); /* it is in no group any more; the worker knows */
 void fx_ah_unpublish(struct fx_aho *ah);
 void fx_ah_free(struct fx_aho *ah);    /* every worker has answered since */
 void fx_qp_forget(struct fx_qpo *qp);  /* the worker has freed its QP */

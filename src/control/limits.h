@@ -22,6 +22,9 @@ enum {
 	FX_LIMIT_MW = 65536,
 	FX_LIMIT_PD = 16384,
 	FX_LIMIT_AH = 65536,
+	FX_LIMIT_MCAST_GRP = 1024,
+	FX_LIMIT_MCAST_QP = 64, /* of a group: each gets a copy of what is sent there */
+	FX_LIMIT_MCAST = 16384,
 	FX_LIMIT_RD_ATOMIC = 16,
 	FX_LIMIT_RQ_SHIFT = 20,
 	FX_QPN_REST_MS =

@@ -39,6 +39,8 @@ enum fx_msg_op {
 	FX_MSG_MODIFY_SRQ,
 	FX_MSG_QUERY_SRQ,
 	FX_MSG_DESTROY_SRQ,
+	FX_MSG_ATTACH_MCAST,
+	FX_MSG_DETACH_MCAST,
 	FX_MSG_QUERY_PORT,
 	FX_MSG_QUERY_CLOCK, /* a head; the reply is struct fx_query_clock_rep */
 	/*
@@ -109,7 +111,7 @@ struct fx_device_limits {
 	uint32_t max_rd_atomic, max_init_rd_atomic, max_srq, max_srq_wr;
 	uint32_t max_ah, max_mw;
 	uint32_t vendor_id, vendor_part_id, hw_ver;
-	uint32_t rsvd;
+	uint32_t max_mcast_grp, max_mcast_qp, max_mcast;
 };
 
 /*
@@ -349,6 +351,14 @@ struct fx_query_clock_rep {
 	uint64_t ns;   /* of the clock that CQEs are stamped with: CLOCK_MONOTONIC, where the core is */
 	uint64_t wall; /* CLOCK_REALTIME at the same time */
 };
+
+struct fx_mcast_req { /* ATTACH_MCAST, DETACH_MCAST; reply: a head */
+	struct fx_msg_head head;
+	uint32_t qp;
+	uint32_t rsvd;
+	uint8_t gid[16];
+};
+
 struct fx_query_port_rep {
 	struct fx_msg_head head;
 	uint32_t state, phys_state;   /* as enum ibv_port_state */

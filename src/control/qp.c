@@ -126,6 +126,7 @@ void fx_qp_forget(struct fx_qpo *qp)
 {
 	qp->obj.ctx->ctl->qp_gen[fx_handle_index(qp->obj.handle)]++;
 	qp->obj.ctx->ctl->cfg.place->rq_close(qp->rq_copy);
+	fx_mcast_quit(qp);
 	unlink_qp(qp);
 	free(qp);
 }
@@ -149,6 +150,7 @@ static int make_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_creat
 		.max_recv_sge = req->max_recv_sge,
 		.max_inline = req->max_inline,
 		.sq_sig_all = req->sq_sig_all != 0,
+		.block_mcast_loop = req->flags & FX_QPF_BLOCK_MCAST_LOOP,
 		.scq = &qp->scq->cq,
 		.rcq = &qp->rcq->cq,
 		.rq = *rq,
@@ -309,6 +311,8 @@ int fx_destroy_qp(struct fx_client *c)
 
 	if (!qp)
 		return -EINVAL;
+	if (qp->groups)
+		return fx_refuse(c, -EBUSY, "QP %#x is in a multicast group: detach it first", qp->qpn);
 	qp->obj.going = true;
 	ask_worker(c, qp, FX_CMD_QP_DETACH, destroyed, NULL);
 	c->cmd.pipe_pi = c->req.qp.pipe_pi;

@@ -32,7 +32,9 @@
 	X(mr_bytes, "registered bytes", "the sum of the lengths of all MRs", FX_UNLIMITED)                   \
 	X(mws, "MWs", "memory windows", FX_LIMIT_MW / 2)                                                     \
 	X(ahs, "AHs", "address handles", FX_LIMIT_AH / 2)                                                    \
-	X(srqs, "SRQs", "shared receive queues", FX_LIMIT_SRQ / 2)
+	X(srqs, "SRQs", "shared receive queues", FX_LIMIT_SRQ / 2)                                           \
+	X(mcasts, "multicast memberships", "the QPs in multicast groups, each once for each group",          \
+	  FX_LIMIT_MCAST / 2)
 
 enum fx_quota_kind {
 	FX_QUOTA_NONE, /* what is not counted */

@@ -182,6 +182,20 @@ static int srq_del(struct fx_worker *w, struct fx_cmd *cmd)
 	return LATER;
 }
 
+/* ---- multicast groups ---- */
+
+static int mcast_join(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	fx_mcast_join(w->tp, cmd->data);
+	return 0;
+}
+
+static int mcast_leave(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	fx_mcast_leave(w->tp, cmd->data);
+	return 0;
+}
+
 /* ---- the rest ---- */
 
 /* What is looked up in a turn is done with by its end, and commands run between. */
@@ -219,11 +233,12 @@ static int snapshot(struct fx_worker *w, struct fx_cmd *cmd)
 }
 
 static int (*const run[FX_CMD_OPS])(struct fx_worker *w, struct fx_cmd *cmd) = {
-	[FX_CMD_CTX_ADD] = ctx_add,   [FX_CMD_CTX_DEL] = ctx_del,     [FX_CMD_CQ_ADD] = cq_add,
-	[FX_CMD_CQ_DEL] = cq_del,     [FX_CMD_QP_ATTACH] = qp_attach, [FX_CMD_QP_MODIFY] = qp_modify,
-	[FX_CMD_QP_QUERY] = qp_query, [FX_CMD_QP_DETACH] = qp_detach, [FX_CMD_GRACE] = after_grace,
-	[FX_CMD_SRQ_ARM] = srq_arm,   [FX_CMD_SRQ_QUERY] = srq_query, [FX_CMD_SRQ_DEL] = srq_del,
-	[FX_CMD_PASS] = pass,	      [FX_CMD_SNAPSHOT] = snapshot,
+	[FX_CMD_CTX_ADD] = ctx_add,	  [FX_CMD_CTX_DEL] = ctx_del,	      [FX_CMD_CQ_ADD] = cq_add,
+	[FX_CMD_CQ_DEL] = cq_del,	  [FX_CMD_QP_ATTACH] = qp_attach,     [FX_CMD_QP_MODIFY] = qp_modify,
+	[FX_CMD_QP_QUERY] = qp_query,	  [FX_CMD_QP_DETACH] = qp_detach,     [FX_CMD_GRACE] = after_grace,
+	[FX_CMD_SRQ_ARM] = srq_arm,	  [FX_CMD_SRQ_QUERY] = srq_query,     [FX_CMD_SRQ_DEL] = srq_del,
+	[FX_CMD_MCAST_JOIN] = mcast_join, [FX_CMD_MCAST_LEAVE] = mcast_leave, [FX_CMD_PASS] = pass,
+	[FX_CMD_SNAPSHOT] = snapshot,
 };
 
 /* Entries of the pipe that the command has to wait for; more than the pipe holds is a lie. */

@@ -174,7 +174,9 @@ unsigned fx_txbuf_flush(struct fx_worker *w);
 void fx_txbuf_free(struct fx_worker *w, struct rte_mbuf *m);
 /* The received frame as the transport wants it, or NULL: too many pieces. */
 struct fx_pkt *fx_txbuf_pkt(const struct fx_worker *w, struct rte_mbuf *m);
-static inline struct rte_mbuf *fx_pkt_mbuf(struct fx_pkt *p)
+/* A received frame once more: headers of its own before the same buffers; NULL: there is no buffer for them. */
+struct fx_pkt *fx_txbuf_clone(struct fx_worker *w, const struct fx_pkt *p);
+static inline struct rte_mbuf *fx_pkt_mbuf(const struct fx_pkt *p)
 {
 	return (struct rte_mbuf *)p - 1; /* the private area follows the mbuf */
 }

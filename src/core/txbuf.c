@@ -269,3 +269,23 @@ struct fx_pkt *fx_txbuf_pkt(const struct fx_worker *w, struct rte_mbuf *m)
 	p->cost = m->pool == w->stash[FX_SPARE].pool ? COST_SPARE : (uint16_t)(COST_HDR + n * COST_PAY);
 	return p;
 }
+
+/* The buffers behind the first are shared, each with a count of its users, and go home with the last of them. */
+struct fx_pkt *fx_txbuf_clone(struct fx_worker *w, const struct fx_pkt *p)
+{
+	struct fx_stash *s = &w->stash[p->have <= FX_TX_ROOM ? FX_HDR : FX_SPARE];
+	const struct rte_mbuf *from = fx_pkt_mbuf(p);
+	struct rte_mbuf *m;
+
+	if (!stash_fill(s, 1))
+		return NULL;
+	m = stash_get(s);
+	memcpy(rte_pktmbuf_mtod(m, uint8_t *), p->frame, p->have);
+	m->data_len = (uint16_t)p->have;
+	m->pkt_len = p->total;
+	m->nb_segs = from->nb_segs;
+	m->next = from->next;
+	for (struct rte_mbuf *t = m->next; t; t = t->next)
+		rte_mbuf_refcnt_update(t, 1);
+	return fx_txbuf_pkt(w, m);
+}

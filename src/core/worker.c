@@ -81,6 +81,11 @@ static uint64_t stamp(void *worker)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
+static struct fx_pkt *another(void *worker, const struct fx_pkt *p)
+{
+	return fx_txbuf_clone(worker, p);
+}
+
 static int make_transport(struct fx_worker *w, char *why, size_t size)
 {
 	struct fx_tp_cfg cfg = {
@@ -97,9 +102,11 @@ static int make_transport(struct fx_worker *w, char *why, size_t size)
 			.comp = fx_event_comp,
 			.look = look,
 			.stamp = stamp,
+			.clone = another,
 			.arg = w},
 	};
 
+	memcpy(cfg.gid, w->port->info.gid, sizeof(cfg.gid));
 	w->dma = make_engine(w->cfg.dma);
 	w->slow = fx_worker_slow(w, SLOW_DEPTH);
 	w->cqs = calloc(FX_LIMIT_CQ + 1, sizeof(struct fx_cq *));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Address handles: made by the core, which resolves the address; and addresses of those whose datagrams came.
+ * What datagrams are addressed with: address handles, made by the core, which resolves the address; the addresses of
+ * those whose datagrams came; and multicast groups.
  *
  * Room: host. May use: context.c, qp.c, query.c.
  */
@@ -136,4 +137,29 @@ struct ibv_ah *flexins_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc, s
 	int err = flexins_init_ah_from_wc(pd->context, port, wc, grh, &attr);
 
 	return err ? NULL : flexins_create_ah(pd, &attr);
+}
+
+/* ---- multicast groups; a LID has no meaning in RoCE ---- */
+
+static int ask_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t op)
+{
+	struct fx_mcast_req req = {.head = {.op = op}, .qp = qp->handle};
+	struct fx_msg_head rep;
+	int err;
+
+	memcpy(req.gid, gid->raw, sizeof(req.gid));
+	err = fx_ask(fx_context_of(qp->context), &req, sizeof(req), &rep, sizeof(rep), NULL);
+	return err ? fx_fail(err) : 0;
+}
+
+int flexins_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
+{
+	(void)lid;
+	return ask_mcast(qp, gid, FX_MSG_ATTACH_MCAST);
+}
+
+int flexins_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
+{
+	(void)lid;
+	return ask_mcast(qp, gid, FX_MSG_DETACH_MCAST);
 }

@@ -23,7 +23,7 @@
  *	memory.c	madvise and mremap on converted memory
  *	mw.c		memory windows
  *	import.c	what another part of the process has opened
- *	ah.c		address handles
+ *	ah.c		address handles, multicast groups
  *	queue.h		shadow queues and the QPs of a CQ
  *	cq.c		completion queues and polling
  *	srq.c		shared receive queues

@@ -49,6 +49,9 @@ static void fill_device(const struct fx_context *ctx, struct ibv_device_attr *a)
 	a->atomic_cap = IBV_ATOMIC_HCA; /* not GLOB: the CPUs see no atomic in what a slow window reaches */
 	a->max_mw = as_int(l->max_mw);
 	a->max_ah = as_int(l->max_ah);
+	a->max_mcast_grp = as_int(l->max_mcast_grp);
+	a->max_mcast_qp_attach = as_int(l->max_mcast_qp);
+	a->max_total_mcast_qp_attach = as_int(l->max_mcast);
 	a->max_srq = as_int(l->max_srq);
 	a->max_srq_wr = as_int(l->max_srq_wr);
 	a->max_srq_sge = l->max_srq ? as_int(l->max_sge) : 0;

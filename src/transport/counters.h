@@ -33,6 +33,10 @@
 	X(rx_late, "UC packets that came when later ones had, dropped")                                      \
 	X(rx_gaps, "gaps between UC packets; a message that has one is given up")                            \
 	X(rx_rest, "UC packets of a message that was given up, dropped")                                     \
+	X(rx_gsi, "packets for QP 1, the connection manager's, dropped")                                     \
+	X(rx_mcast_copies, "datagrams to multicast groups, one for each QP in them")                         \
+	X(rx_mcast_none, "datagrams to multicast groups that nobody is in, dropped")                         \
+	X(rx_mcast_no_buffer, "of their copies those for which there was no buffer, dropped")                \
 	X(rx_no_receive, "UC and UD messages dropped because no receive was posted")                         \
 	X(rx_too_long, "UC and UD messages dropped because they are longer than their receive")              \
 	X(rx_bad_length, "payload length does not fit opcode and MTU")                                       \

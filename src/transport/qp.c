@@ -214,6 +214,7 @@ void fx_qp_detach(struct fx_tp *tp, struct fx_qp *qp)
 	if (!qp->tp)
 		return;
 	quiesce(tp, qp, qp->post_index);
+	fx_mcast_forget(tp, qp);
 	qp->state = FX_QPS_RESET;
 	tp->qps[i] = NULL;
 	qp->tp = NULL;

@@ -11,6 +11,7 @@
  *	receive.c	receives: taken for messages, flushed, and the limit of shared queues
  *	look.c		packets that wait for a fresh look at their receive queue
  *	datagram.c	what sets datagrams apart when they arrive
+ *	mcast.c		multicast groups
  *	answer.c	READ responses, results of atomics, acknowledges and NAKs, in order
  *	mw.c		memory windows: bound, invalidated, found by a peer's key
  *	place.c		placements in PSN order over asynchronous DMA engines
@@ -82,6 +83,9 @@ enum {
 		2048, /* pieces of frames that follow them: a quarter of the owner's, at most half its headers */
 	FX_ACK_EVERY = 32, /* packets between acknowledge requests inside a message */
 	FX_MAX_MSG_LOG2 = 31,
+	FX_GROUP_BUCKETS = 64,
+	FX_QPN_GSI = 1,
+	FX_QPN_MULTICAST = 0xffffff,
 	FX_LATE = 1 << 16, /* PSNs: a UC packet so far behind is late, and beyond that of another age */
 };
 #define FX_PSN_NONE UINT32_MAX /* no 24-bit PSN: a WQE of which nothing was cut */
@@ -317,8 +321,9 @@ struct fx_tp {
 	struct fx_link turns; /* contexts that have something to send */
 	struct fx_qp *acks_head, *acks_tail, *touched;
 	struct fx_pkt *released;
-	struct fx_chunk *chunks; /* free ones */
-	struct fx_slab *slabs;	 /* where they came from */
+	struct fx_member *groups[FX_GROUP_BUCKETS]; /* by a hash of their GID */
+	struct fx_chunk *chunks;		    /* free ones */
+	struct fx_slab *slabs;			    /* where they came from */
 	struct fx_wheel wheel;
 	struct fx_counters n;
 	uint64_t memory;
@@ -515,7 +520,14 @@ void fx_slow_wait(struct fx_qp *qp);
 void fx_slow_wait_not(struct fx_qp *qp);
 struct fx_qp *fx_slow_next(const struct fx_share *s);
 
+/* ---- mcast.c ---- */
+/* A datagram to a multicast group; `bth` is where BTH starts. */
+void fx_mcast_rx(struct fx_tp *tp, struct fx_pkt *p, uint32_t bth);
+void fx_mcast_forget(struct fx_tp *tp, const struct fx_qp *qp); /* it is in no group any more */
+
 /* ---- transport.c ---- */
+/* The packet is for this QP, if that takes it. */
+void fx_tp_deliver(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t bth);
 void fx_release(struct fx_tp *tp, struct fx_pkt *p);
 void fx_timer_set(struct fx_tp *tp, struct fx_qp *qp, uint64_t when);
 

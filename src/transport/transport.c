@@ -98,11 +98,10 @@ static bool from_peer(struct fx_tp *tp, const struct fx_qp *qp, struct fx_pkt *p
 	return same;
 }
 
-/* Headers into p->bth; returns the QP of that number, or NULL when it was dropped and counted. */
+/* Headers into p->bth; returns the QP of that number, or NULL. *bth is 0 when they are none, and that was counted. */
 static struct fx_qp *parse(struct fx_tp *tp, struct fx_pkt *p, uint32_t *bth)
 {
 	uint32_t end, len, tail;
-	struct fx_qp *qp;
 	enum fx_drop drop;
 
 	drop = fx_l3_parse(p->frame, p->have, p->total, NULL, bth, &end);
@@ -115,15 +114,28 @@ static struct fx_qp *parse(struct fx_tp *tp, struct fx_pkt *p, uint32_t *bth)
 		drop = FX_DROP_BAD_UDP_LEN;
 	if (drop) {
 		tp->n.drop[drop]++;
+		*bth = 0;
 		return NULL;
 	}
 	p->psn = p->bth.psn;
 	p->payload_off = *bth + len;
 	p->len = end - *bth - len - tail;
-	qp = p->bth.dqpn >> FX_WORKER_BITS < tp->cfg.max_qps ? tp->qps[p->bth.dqpn >> FX_WORKER_BITS] : NULL;
-	if (!qp)
+	return p->bth.dqpn >> FX_WORKER_BITS < tp->cfg.max_qps ? tp->qps[p->bth.dqpn >> FX_WORKER_BITS]
+							       : NULL;
+}
+
+/* A number that no QP has. */
+static void stray(struct fx_tp *tp, struct fx_pkt *p, uint32_t bth)
+{
+	if (p->bth.dqpn == FX_QPN_MULTICAST) {
+		fx_mcast_rx(tp, p, bth);
+		return;
+	}
+	if (p->bth.dqpn == FX_QPN_GSI)
+		tp->n.rx_gsi++;
+	else
 		tp->n.rx_unknown_qp++;
-	return qp;
+	fx_release(tp, p);
 }
 
 /* Does the QP take it, now and from there? */
@@ -138,12 +150,11 @@ static bool welcome(struct fx_tp *tp, const struct fx_qp *qp, struct fx_pkt *p, 
 	return false;
 }
 
-static void receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t bth)
+void fx_tp_deliver(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t bth)
 {
 	uint32_t flags;
 
-	tp->n.rx_packets++;
-	if (!qp || !welcome(tp, qp, p, bth)) {
+	if (!welcome(tp, qp, p, bth)) {
 		fx_release(tp, p);
 		return;
 	}
@@ -162,6 +173,17 @@ static void receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32
 			fx_qp_greet(tp, qp);
 		fx_responder_rx(tp, qp, p);
 	}
+}
+
+static void receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t bth)
+{
+	tp->n.rx_packets++;
+	if (qp)
+		fx_tp_deliver(tp, qp, p, bth);
+	else if (bth)
+		stray(tp, p, bth);
+	else
+		fx_release(tp, p);
 }
 
 /* All of a burst is parsed before any of it has an effect: meanwhile the QPs' lines come. */

@@ -192,6 +192,8 @@ struct fx_tp_env {
 	bool (*look)(void *arg, struct fx_rxq *rx);
 	/* The clock that CQEs of stamped CQs tell, ns. May be NULL if there are none such. */
 	uint64_t (*stamp)(void *arg);
+	/* Another packet with the same frame: its headers are its own, the rest may be shared. NULL: there is no buffer. */
+	struct fx_pkt *(*clone)(void *arg, const struct fx_pkt *p);
 };
 
 struct fx_tp_cfg {
@@ -200,6 +202,7 @@ struct fx_tp_cfg {
 	uint32_t window;  /* packets in flight per QP; 0: the default */
 	bool icrc;	  /* frames carry one: 4 bytes more in every length (the port computes it) */
 	uint32_t mtu;	  /* of the port, for datagrams; 0: 4096 */
+	uint8_t gid[16];  /* of the port */
 	const struct fx_mr_table *mrs;
 	const struct fx_ah_table *ahs; /* NULL: no UD QP sends */
 	struct fx_dma_engine *dma;     /* windows */
@@ -252,6 +255,7 @@ struct fx_qp_cfg {
 	uint64_t cookie;
 	uint32_t max_send_wr, max_recv_wr, max_send_sge, max_recv_sge, max_inline;
 	bool sq_sig_all;
+	bool block_mcast_loop; /* it does not get what it sends to a multicast group itself */
 	struct fx_cq *scq, *rcq;
 	void *owner;			/* the worker's, for its callbacks */
 	struct fx_under_way *under_way; /* of its context; outlives the QP */
@@ -294,6 +298,16 @@ void fx_qp_free(struct fx_tp *tp, struct fx_qp *qp);
  * From now on, or at once: when fewer than `limit` entries are left, the owner hears of it, once. 0: it does not.
  */
 void fx_rxq_arm(struct fx_tp *tp, struct fx_rxq *rx, uint32_t limit);
+
+/* ---- multicast groups ---- */
+/* A UD QP in a multicast group; the caller's, from joining until it has left, or the QP was detached. */
+struct fx_member {
+	struct fx_member *next; /* the transport's */
+	struct fx_qp *qp;
+	uint8_t gid[16];
+};
+void fx_mcast_join(struct fx_tp *tp, struct fx_member *m);
+void fx_mcast_leave(struct fx_tp *tp, struct fx_member *m);
 
 /* For flexinsctl and tests: a snapshot, copied on the worker. */
 struct fx_qp_info {

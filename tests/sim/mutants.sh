@@ -36,7 +36,7 @@ fi
 cc=${CC:-gcc}
 flags=(-std=c17 -D_GNU_SOURCE -O1 -g -fno-strict-aliasing -w)
 common=(oracle sim_host sim_mem sim_net)
-tests=(sim_atomics sim_cases sim_errors sim_events sim_looks sim_revoke sim_rogue sim_sched sim_srq sim_states sim_unreliable sim_windows sim_loss)
+tests=(sim_atomics sim_cases sim_errors sim_events sim_looks sim_mcast sim_revoke sim_rogue sim_sched sim_srq sim_states sim_unreliable sim_windows sim_loss)
 
 build() { # build OUT SOURCE: against the copy in $dir, whose headers come first
 	"$cc" "${flags[@]}" -I"$dir" -I"$root/src" -I"$root/include" -c "$2" -o "$1"

@@ -244,6 +244,7 @@ struct host {
 	uint64_t looks, look_next;	    /* so far; when the next one is over */
 	enum fx_cause trouble;		    /* the last one */
 	unsigned events, event[SIM_EVENTS]; /* asynchronous ones, of each kind */
+	unsigned clones; /* copies of datagrams for multicast groups that it has; fewer with each */
 };
 
 struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg);
@@ -267,6 +268,8 @@ struct qp *qp_create(struct host *h, const struct fx_qp_cfg *cfg, struct cq *scq
 bool qp_destroy(struct qp *q); /* false: something still pointed at it */
 /* An address handle of `h` for the other host; it is the caller's, at this index. */
 void ah_publish(struct host *h, struct fx_ah *ah, uint32_t slot, uint32_t pd, bool ip6);
+/* The same, for a multicast group. */
+void ah_publish_group(struct host *h, struct fx_ah *ah, uint32_t slot, uint32_t pd, const uint8_t gid[16]);
 /* max_wr entries, numbered below that; of protection domain pd. cfg.srq = &srq->core makes a QP use it. */
 struct srq *srq_create(struct host *h, uint32_t max_wr, uint32_t max_sge, uint32_t pd);
 void srq_destroy(struct srq *s); /* after its QPs */

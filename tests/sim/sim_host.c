@@ -57,6 +57,32 @@ static void on_trouble(void *arg, struct fx_qp *qp, enum fx_cause cause)
 	((struct host *)arg)->trouble = cause;
 }
 
+/* All of it is copied, where the core shares what is not headers. */
+static struct fx_pkt *on_clone(void *arg, const struct fx_pkt *p)
+{
+	struct host *h = arg;
+	struct frame *f;
+
+	if (!h->clones)
+		return NULL;
+	h->clones--;
+	f = frame_get(h->s);
+	f->src = h->s->host[!h->id];
+	f->dst = h;
+	f->flat = true;
+	memcpy(f->bytes, p->frame, p->have);
+	f->len = p->have;
+	for (unsigned i = 0; i < p->nmore; i++) {
+		memcpy(f->bytes + f->len, p->more[i].base, p->more[i].len);
+		f->len += p->more[i].len;
+	}
+	f->pkt.frame = f->bytes;
+	f->pkt.have = f->pkt.total = f->len;
+	f->pkt.nmore = 0;
+	f->pkt.cost = p->cost;
+	return &f->pkt;
+}
+
 /* ---- receive queues that are seen by looks only ---- */
 
 static size_t ring_bytes(const struct qp *q)
@@ -180,6 +206,19 @@ void srq_post(struct srq *s, uint32_t number, const struct fx_sge *sge, uint32_t
 	fx_rq_put_as(&s->rq, number, sge, nsge);
 }
 
+static void address(uint8_t *a, const struct host *h, bool ip6)
+{
+	memset(a, 0, 16);
+	if (ip6) {
+		a[0] = 0xfd;
+		a[15] = (uint8_t)(h->id + 1);
+		return;
+	}
+	a[10] = a[11] = 0xff;
+	a[12] = 10;
+	a[15] = (uint8_t)(h->id + 1);
+}
+
 struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 {
 	struct host *h = calloc(1, sizeof(*h));
@@ -195,11 +234,14 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 			.rxq_event = on_rxq_event,
 			.look = on_look,
 			.stamp = on_stamp,
+			.clone = on_clone,
 			.arg = h},
 	};
 
 	h->s = s;
 	h->id = id;
+	address(tp.gid, h, false);
+	h->clones = UINT32_MAX;
 	h->cfg = *cfg;
 	h->rng = rng_of(cfg->seed, 200 + id);
 	h->table.slot = h->mr_slot;
@@ -439,19 +481,6 @@ bool qp_destroy(struct qp *q)
 	return idle;
 }
 
-static void address(uint8_t *a, const struct host *h, bool ip6)
-{
-	memset(a, 0, 16);
-	if (ip6) {
-		a[0] = 0xfd;
-		a[15] = (uint8_t)(h->id + 1);
-		return;
-	}
-	a[10] = a[11] = 0xff;
-	a[12] = 10;
-	a[15] = (uint8_t)(h->id + 1);
-}
-
 /* From the host to the other one. */
 static struct fx_l3 route(const struct host *h, bool ip6, uint32_t entropy)
 {
@@ -474,6 +503,17 @@ void ah_publish(struct host *h, struct fx_ah *ah, uint32_t slot, uint32_t pd, bo
 	struct fx_l3 l3 = route(h, ip6, slot);
 
 	*ah = (struct fx_ah){.handle = 7u << FX_AH_INDEX_BITS | slot, .pd = pd};
+	fx_tmpl_init(&ah->tmpl, &l3);
+	h->ah_slot[slot] = ah;
+}
+
+void ah_publish_group(struct host *h, struct fx_ah *ah, uint32_t slot, uint32_t pd, const uint8_t gid[16])
+{
+	bool ip6 = gid[0] == 0xff;
+	struct fx_l3 l3 = route(h, ip6, slot);
+
+	*ah = (struct fx_ah){.handle = 7u << FX_AH_INDEX_BITS | slot, .pd = pd};
+	memcpy(l3.dst, gid, 16);
 	fx_tmpl_init(&ah->tmpl, &l3);
 	h->ah_slot[slot] = ah;
 }

@@ -121,6 +121,35 @@ static int create_srq(struct client *c, uint32_t pd, uint32_t *srq)
 	return err;
 }
 
+/* A UD QP in a group of its own: what counts is the membership. */
+static int attach(struct client *c, uint32_t pd, uint32_t cq, uint32_t *qp)
+{
+	struct fx_create_qp_req create = qp_request(c, pd, cq);
+	struct fx_create_qp_rep made = {0};
+	struct fx_mcast_req req = {.gid = {0xff, 0x0e}};
+	struct fx_msg_head rep;
+	int err;
+
+	create.type = FX_QPT_UD;
+	assert_int_equal(ASK(c, FX_MSG_CREATE_QP, &create, &made), 0);
+	req.qp = *qp = made.qp;
+	memcpy(req.gid + 12, &made.qp, sizeof(made.qp));
+	err = ASK(c, FX_MSG_ATTACH_MCAST, &req, &rep);
+	if (err)
+		destroy_qp(c, made.qp);
+	return err;
+}
+
+static void detach(struct client *c, uint32_t qp)
+{
+	struct fx_mcast_req req = {.qp = qp, .gid = {0xff, 0x0e}};
+	struct fx_msg_head rep;
+
+	memcpy(req.gid + 12, &qp, sizeof(qp));
+	assert_int_equal(ASK(c, FX_MSG_DETACH_MCAST, &req, &rep), 0);
+	destroy_qp(c, qp);
+}
+
 /* One of each kind, by the handle that ends it. `n` only matters for what is counted in something else. */
 static int make(struct client *c, enum fx_quota_kind k, uint32_t n, uint32_t pd, uint32_t cq,
 		uint32_t *handle)
@@ -142,6 +171,8 @@ static int make(struct client *c, enum fx_quota_kind k, uint32_t n, uint32_t pd,
 		return create_ah(c, pd, handle);
 	case FX_QUOTA_srqs:
 		return create_srq(c, pd, handle);
+	case FX_QUOTA_mcasts:
+		return attach(c, pd, cq, handle);
 	default:
 		return create_qp(c, pd, cq, k == FX_QUOTA_send_wrs ? n : 1, handle);
 	}
@@ -158,6 +189,8 @@ static void end(struct client *c, enum fx_quota_kind k, uint32_t handle)
 
 	if (ops[k])
 		assert_int_equal(simple(c, ops[k], handle, NULL), 0);
+	else if (k == FX_QUOTA_mcasts)
+		detach(c, handle);
 	else if (k == FX_QUOTA_ahs)
 		destroy_ah(c, handle);
 	else
