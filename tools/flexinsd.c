@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <libgen.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,7 @@
 #include "options.h"
 #include "port/port.h"
 
-enum { EXIT_NO_START = 1, WHY = 512 };
+enum { EXIT_NO_START = 1, WHY = 512, SPARSE = 64 << 10 };
 
 #define DEVICE "net_ring0"
 
@@ -309,6 +310,15 @@ static void end(struct core *core)
 	fx_options_free(&core->o);
 }
 
+/*
+ * Rings that are mostly never reached are pages of their own, which cost nothing and are given back. malloc would let go
+ * of that after the first of them was freed: the next, from its heap, would be cleared, and kept.
+ */
+static void keep_sparse(void)
+{
+	mallopt(M_MMAP_THRESHOLD, SPARSE);
+}
+
 int main(int argc, char **argv)
 {
 	struct core core = {.nworkers = 1};
@@ -318,6 +328,7 @@ int main(int argc, char **argv)
 
 	if (status != FX_GO_ON)
 		return status;
+	keep_sparse();
 	fx_log_setup("flexinsd", core.o.log);
 	signals_init(&set);
 	if (start(&core, why) < 0) {

@@ -262,6 +262,17 @@ static void defaults(struct fx_options *o)
 	fx_quota_normal(&o->quota.others);
 }
 
+/* What is right by itself and wrong together. */
+static int together(const struct fx_options *o)
+{
+	if (o->place == &fx_place_remote && strcmp(o->dma, "cpu"))
+		return wrong(
+			"--dma %s is for memory that the core maps, and --placement emulated maps none: --bus "
+			"latency=NS,reorder=PERMILLE delays and reorders there",
+			o->dma);
+	return FX_GO_ON;
+}
+
 /* The line is read twice: first for the file's name, then over what the file says. */
 int fx_options_parse(struct fx_options *o, int argc, char **argv)
 {
@@ -273,15 +284,18 @@ int fx_options_parse(struct fx_options *o, int argc, char **argv)
 	status = parse_line(o, argc, argv);
 	if (o->config)
 		config = o->config;
-	if (status != FX_GO_ON || !config)
+	if (status != FX_GO_ON)
 		return status;
+	if (!config)
+		return together(o);
 	defaults(o);
 	if (fx_config_read(o, config, why, sizeof(why)) < 0) {
 		fprintf(stderr, "flexinsd: %s\n", why);
 		fx_options_free(o);
 		return FX_EXIT_USAGE;
 	}
-	return parse_line(o, argc, argv);
+	status = parse_line(o, argc, argv);
+	return status == FX_GO_ON ? together(o) : status;
 }
 
 void fx_options_free(struct fx_options *o)

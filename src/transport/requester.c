@@ -63,6 +63,20 @@ static uint32_t read_chunk(const struct fx_qp *qp, const struct fx_wqe *w)
 	return rest < to_end ? rest : to_end;
 }
 
+/*
+ * What is asked for has to find room (guarantee O5): responses on their way into memory, and all that are still in flight,
+ * should they have to wait for it as the last one does.
+ */
+static bool landing_room(const struct fx_qp *qp, const struct fx_wqe *w)
+{
+	uint32_t coming = (uint32_t)fx_psn_diff(qp->next_psn, qp->una_psn) + read_chunk(qp, w);
+
+	if (qp->resp.n > FX_RESP_ROOM)
+		return false;
+	/* twice: on the context's account and on everybody's */
+	return !qp->resp.kept || qp->share->kept + qp->tp->kept + 2 * coming * qp->resp.tail->cost < FX_KEEP;
+}
+
 /* May the WQE at `cur` be cut now? */
 bool fx_requester_ready(struct fx_qp *qp)
 {
@@ -95,8 +109,7 @@ bool fx_requester_ready(struct fx_qp *qp)
 		reads_done(qp);
 		if (qp->rd_n >= qp->rd_limit && qp->rd_limit)
 			return false;
-		/* what is asked for has to find room: responses in flight and responses on their way into memory */
-		if (qp->resp.n > FX_RESP_ROOM || fx_place_full(qp->tp, qp, &qp->resp))
+		if (!landing_room(qp, w))
 			return false;
 		return read_chunk(qp, w) <= window_left(qp);
 	}

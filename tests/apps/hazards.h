@@ -120,6 +120,14 @@ static inline bool proc_line(const char *file, const void *addr, const char *key
 	return found;
 }
 
+/* Shares the core no memory with anybody? Then nothing is ever converted or mapped, and all the rest holds. */
+static inline bool far(void)
+{
+	const char *at = getenv("FX_PLACEMENT");
+
+	return at && !strcmp(at, "emulated");
+}
+
 /* Is the page shared with the core? */
 static inline bool is_converted(const void *addr)
 {
@@ -127,6 +135,12 @@ static inline bool is_converted(const void *addr)
 
 	return proc_line("/proc/self/maps", addr, NULL, line, sizeof(line)) &&
 	       strstr(line, "/memfd:flexins-mr");
+}
+
+/* Is it what can be converted, and was wherever that is done? */
+static inline bool may_be_converted(const void *addr)
+{
+	return is_converted(addr) != far();
 }
 
 struct hazard {

@@ -20,6 +20,16 @@ PLACEMENT=()
 [ -z "${FX_PLACEMENT:-}" ] || PLACEMENT+=(--placement "$FX_PLACEMENT")
 [ -z "${FX_BUS:-}" ] || PLACEMENT+=(--bus "$FX_BUS")
 
+# What delays and reorders: the engine for tests; where all goes over a bus, that is what does it.
+chaos()
+{
+	if [ "${FX_PLACEMENT:-}" = emulated ]; then
+		echo --bus "latency=3000,reorder=500,seed=${1##*,}"
+	else
+		echo --dma "$1"
+	fi
+}
+
 # emulate: what was built for another machine runs under $FX_EMULATOR, and so do that machine's own programs in
 # $FX_SYSROOT: a script for each, so that neither cases nor flexins-run need to know.
 emulate()

@@ -112,6 +112,30 @@ static void test_reads_do_not_outrun_their_landing(void **state)
 	pair_destroy(p);
 }
 
+/* Nor where the memory does not answer for a while: no more is asked for than buffers can be kept for. */
+static void test_reads_wait_for_slow_landings(void **state)
+{
+	enum { READS = 40, LEN = 25000 };
+	const struct pair_opt slow = {.kind = MEM_SLOW, .max_send = READS, .rd_atomic = 16};
+	struct pair *p = pair_create(&slow);
+
+	(void)state;
+	pair_fill(p, 1, 0, READS * LEN, 3);
+	p->mem[0]->stalls = true;
+	for (uint32_t i = 0; i < READS; i++)
+		pair_post(p, 0, FX_WR_READ, i * LEN, LEN, i * LEN);
+	pair_run(p, 20 * MS);
+	assert_int_equal(p->n[0], 0);
+	p->mem[0]->stalls = false;
+	pair_run(p, 2000 * MS);
+	for (unsigned i = 0; i < READS; i++)
+		pair_expect(p, 0, FX_WC_RDMA_READ, i, FX_WC_SUCCESS);
+	pair_check(p, 0, 0, READS * LEN, 3);
+	assert_int_equal(pair_counters(p, 0)->rx_backlog, 0);
+	assert_int_equal(pair_counters(p, 0)->timeouts, 0);
+	pair_destroy(p);
+}
+
 /* ---- loss ---- */
 
 static enum pair_fate drop_third_data(struct pair *p, unsigned from, const struct fx_bth *bth)
@@ -523,6 +547,7 @@ int main(void)
 		cmocka_unit_test(test_old_answers),
 		cmocka_unit_test(test_nak_storm),
 		cmocka_unit_test(test_reads_do_not_outrun_their_landing),
+		cmocka_unit_test(test_reads_wait_for_slow_landings),
 		cmocka_unit_test(test_grace),
 	};
 

@@ -5,7 +5,7 @@
 # acknowledged, completed or read before its bytes are placed shows as wrong data.
 
 # shellcheck disable=SC2034 # read by run.sh
-CORE_ARGS=(--dma "${FX_CHAOS:-chaos=8,1}")
+read -ra CORE_ARGS < <(chaos "${FX_CHAOS:-chaos=8,1}")
 
 case_pingpong()
 {

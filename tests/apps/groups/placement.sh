@@ -59,6 +59,15 @@ case_killed()
 	timeout 60 "$HELPERS/farhost" "$(ticket)"
 }
 
+# An engine for mappings, where there are none, is refused and not passed over.
+case_no_chaos()
+{
+	local status=0
+	timeout 10 "$CORED" --name "$CORE-2" --placement emulated --dma chaos >"$TMP/out" 2>&1 || status=$?
+	[ "$status" = 2 ] || fail "status $status: $(cat "$TMP/out")"
+	grep -q -- '--dma chaos.*--placement emulated.*--bus' "$TMP/out" || fail "it says: $(cat "$TMP/out")"
+}
+
 # What a program without the ticket hears, and that no ticket outlives its core.
 case_ticket()
 {
@@ -68,7 +77,7 @@ case_ticket()
 	core_stop
 	[ ! -e "$file" ] || fail "$file is left"
 	echo "127.0.0.1 1 00" >"$file"
-	core_start
+	core_start --placement local
 	[ ! -e "$file" ] || fail "a local core leaves $file, which leads hosts astray"
 	core_start "${CORE_ARGS[@]}" # as the next case expects it
 }

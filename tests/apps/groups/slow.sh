@@ -21,7 +21,8 @@ case_places()
 
 case_places_chaos()
 {
-	core_start --dma "${FX_CHAOS:-chaos=8,1}"
+	# shellcheck disable=SC2046 # words
+	core_start $(chaos "${FX_CHAOS:-chaos=8,1}")
 	windows run "$HELPERS/selftalk" places
 	core_stop
 }
@@ -29,7 +30,8 @@ case_places_chaos()
 # What RESET has answered for may be used again, the buffers too.
 case_reset_chaos()
 {
-	core_start --dma "${FX_CHAOS:-chaos=8,1}"
+	# shellcheck disable=SC2046 # words
+	core_start $(chaos "${FX_CHAOS:-chaos=8,1}")
 	FLEXINS_WINDOWS=slow run "$HELPERS/selftalk" reset
 	FLEXINS_WINDOWS=helper run "$HELPERS/selftalk" reset
 	run "$HELPERS/selftalk" reset

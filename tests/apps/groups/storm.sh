@@ -38,6 +38,7 @@ case_storm()
 
 case_chaos()
 {
-	core_start --dma chaos=16,1
+	# shellcheck disable=SC2046 # words
+	core_start $(chaos chaos=16,1)
 	storm 20
 }

@@ -34,7 +34,8 @@ case_left_bound()
 case_late_engine()
 {
 	local -a counted
-	core_start --dma chaos=50,7
+	# shellcheck disable=SC2046 # words
+	core_start $(chaos chaos=50,7)
 	run "$HELPERS/windows" type1
 	run "$HELPERS/windows" type2
 	run "$HELPERS/windows" refused
