@@ -213,6 +213,18 @@ struct ibv_cq *flexins_create_cq(struct ibv_context *context, int cqe, void *cq_
  * function may be called, of this CQ too, but for another start.
  */
 struct ibv_cq_ex *flexins_create_cq_ex(struct ibv_context *context, struct ibv_cq_init_attr_ex *attr);
+/*
+ * Gives the CQ room for cqe completions or more (IBTA 11.2.8.4); those that are outstanding stay, in their order. Returns 0;
+ * EINVAL: cqe is no size that flexins_create_cq() takes, or less than are outstanding; EBUSY: completions from before the
+ * last time have not been polled.
+ */
+int flexins_resize_cq(struct ibv_cq *cq, int cqe);
+/*
+ * Moderation: an event comes for cq_count completions (0, 1: for any), or after the first of fewer has waited for cq_period
+ * microseconds (0: it waits for ever). Polling does not notice. Both 0: no moderation. Returns 0; EOPNOTSUPP: attr_mask has
+ * more than IBV_CQ_ATTR_MODERATE.
+ */
+int flexins_modify_cq(struct ibv_cq *cq, struct ibv_modify_cq_attr *attr);
 /* Returns 0; EBUSY: QPs still use it. Waits until its asynchronous events were acknowledged. */
 int flexins_destroy_cq(struct ibv_cq *cq);
 
@@ -439,7 +451,6 @@ enum ibv_fork_status flexins_is_fork_initialized(void);
  * IBV_REREG_MR_ERR_INPUT with that errno (the region stays valid), and nothing changes. What unimport_*() takes
  * cannot be had.
  */
-int flexins_resize_cq(struct ibv_cq *cq, int cqe);
 int flexins_query_ece(struct ibv_qp *qp, struct ibv_ece *ece);
 int flexins_set_ece(struct ibv_qp *qp, struct ibv_ece *ece);
 int flexins_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access);

@@ -21,6 +21,8 @@ enum fx_cmd_op {
 	FX_CMD_CTX_BROKEN, /* from the worker: the pipe contradicts itself, the context has to go */
 	FX_CMD_CQ_ADD,	   /* data: struct fx_cq; from now on it may be armed */
 	FX_CMD_CQ_DEL,	   /* data: the same; nothing of it is under way after it */
+	FX_CMD_CQ_MODIFY,  /* data: struct fx_cmd_cq: moderation */
+	FX_CMD_CQ_RESIZE,  /* data: the same: to another ring */
 	FX_CMD_QP_ATTACH,
 	FX_CMD_QP_MODIFY,  /* data: struct fx_cmd_modify */
 	FX_CMD_QP_QUERY,   /* data: struct fx_cmd_modify, its attr, gen filled in */
@@ -56,6 +58,15 @@ struct fx_cmd_modify {
 	bool have_path;
 	uint32_t mask, sq_index, rq_index;
 	uint32_t gen; /* afterwards */
+};
+
+struct fx_cmd_cq {
+	struct fx_cq *cq;
+	uint32_t every;	   /* MODIFY */
+	uint64_t patience; /* ns */
+	struct fx_cq to; /* RESIZE: a CQ that was opened for its ring; holds the old one's copy afterwards */
+	uint32_t ci;	 /* the host's index */
+	uint32_t end;	 /* afterwards: index of the first CQE in the new ring */
 };
 
 struct fx_cmd_srq {

@@ -11,13 +11,25 @@
 #include "control/inside.h"
 
 static void ask_worker(struct fx_client *c, struct fx_cqo *cq, enum fx_cmd_op op,
-		       void (*done)(struct fx_cmd *cmd))
+		       void (*done)(struct fx_cmd *cmd), void *data)
 {
 	cq->obj.going = true; /* until the worker has answered, no other request finds it */
 	c->target = cq;
-	c->cmd = (struct fx_cmd){
-		.op = (uint8_t)op, .done = done, .arg = c, .ctx = c->ctx->wctx, .data = &cq->cq};
+	c->cmd =
+		(struct fx_cmd){.op = (uint8_t)op, .done = done, .arg = c, .ctx = c->ctx->wctx, .data = data};
 	fx_cmd_send(&c->ctl->mailbox[cq->worker], &c->cmd);
+}
+
+static int check_place(struct fx_client *c, uint64_t off, uint32_t shift)
+{
+	if (shift > FX_LIMIT_CQE_SHIFT)
+		return fx_refuse(c, -EINVAL, "a CQ of 2^%u entries is beyond the device's 2^%u", shift,
+				 FX_LIMIT_CQE_SHIFT);
+	if (!fx_arena_holds(off, sizeof(struct fx_cq_head) + ((uint64_t)FX_CQE_SIZE << shift)))
+		return fx_refuse(c, -EINVAL,
+				 "a CQ of 2^%u entries at %#llx is misaligned or outside of the arena", shift,
+				 (unsigned long long)off);
+	return 0;
 }
 
 static int check_ring(struct fx_client *c, const struct fx_create_cq_req *req)
@@ -27,14 +39,7 @@ static int check_ring(struct fx_client *c, const struct fx_create_cq_req *req)
 	if (req->flags & ~(uint32_t)FX_CQF_KNOWN)
 		return fx_refuse(c, -EINVAL, "a CQ with flags %#x: this core knows %#x", req->flags,
 				 FX_CQF_KNOWN);
-	if (req->shift > FX_LIMIT_CQE_SHIFT)
-		return fx_refuse(c, -EINVAL, "a CQ of 2^%u entries is beyond the device's 2^%u", req->shift,
-				 FX_LIMIT_CQE_SHIFT);
-	if (!fx_arena_holds(req->off, sizeof(struct fx_cq_head) + ((uint64_t)FX_CQE_SIZE << req->shift)))
-		return fx_refuse(c, -EINVAL,
-				 "a CQ of 2^%u entries at %#llx is misaligned or outside of the arena",
-				 req->shift, (unsigned long long)req->off);
-	return 0;
+	return check_place(c, req->off, req->shift);
 }
 
 static void created(struct fx_cmd *cmd)
@@ -82,7 +87,7 @@ int fx_create_cq(struct fx_client *c)
 	cq->channel = ch;
 	if (ch)
 		ch->obj.refs++;
-	ask_worker(c, cq, FX_CMD_CQ_ADD, created);
+	ask_worker(c, cq, FX_CMD_CQ_ADD, created, &cq->cq);
 	return FX_LATER;
 }
 
@@ -113,7 +118,62 @@ int fx_destroy_cq(struct fx_client *c)
 		return fx_refuse(c, -EBUSY, "CQ %#x is used by %u queues: destroy their QPs first",
 				 cq->obj.handle, cq->obj.refs);
 	c->rep.handle_rep.handle = cq->obj.handle;
-	ask_worker(c, cq, FX_CMD_CQ_DEL, destroyed);
+	ask_worker(c, cq, FX_CMD_CQ_DEL, destroyed, &cq->cq);
+	return FX_LATER;
+}
+
+/* ---- changes ---- */
+
+static void modified(struct fx_cmd *cmd)
+{
+	struct fx_client *c = cmd->arg;
+	struct fx_cqo *cq = c->target;
+
+	cq->obj.going = false;
+	c->rep.handle_rep.handle = cq->obj.handle;
+	fx_client_reply(c, 0);
+}
+
+int fx_modify_cq(struct fx_client *c)
+{
+	const struct fx_modify_cq_req *req = &c->req.modify_cq;
+	struct fx_cqo *cq = fx_obj_get(c, FX_OBJ_CQ, req->cq);
+
+	if (!cq)
+		return -EINVAL;
+	c->cq = (struct fx_cmd_cq){
+		.cq = &cq->cq, .every = req->count, .patience = (uint64_t)req->period_us * 1000};
+	ask_worker(c, cq, FX_CMD_CQ_MODIFY, modified, &c->cq);
+	return FX_LATER;
+}
+
+static void resized(struct fx_cmd *cmd)
+{
+	struct fx_client *c = cmd->arg;
+	struct fx_cqo *cq = c->target;
+
+	cq->obj.ctx->ctl->cfg.place->cq_close(&c->cq.to);
+	cq->obj.going = false;
+	c->rep.resize_cq_rep.end = c->cq.end;
+	fx_client_reply(c, cmd->err ? fx_refuse(c, cmd->err,
+						"a CQ of 2^%u entries is too small for what is outstanding",
+						c->cq.to.shift)
+				    : 0);
+}
+
+int fx_resize_cq(struct fx_client *c)
+{
+	const struct fx_resize_cq_req req = c->req.resize_cq;
+	struct fx_cqo *cq = fx_obj_get(c, FX_OBJ_CQ, req.cq);
+	int err = cq ? check_place(c, req.off, req.shift) : -EINVAL;
+
+	if (err)
+		return err;
+	c->cq = (struct fx_cmd_cq){.cq = &cq->cq, .ci = req.ci};
+	err = c->ctl->cfg.place->cq_open(c->ctx, &c->cq.to, req.off, req.shift);
+	if (err)
+		return fx_refuse(c, err, "cannot reach the ring of a CQ: %s", strerror(-err));
+	ask_worker(c, cq, FX_CMD_CQ_RESIZE, resized, &c->cq);
 	return FX_LATER;
 }
 

@@ -214,6 +214,9 @@ union fx_msg {
 	struct fx_query_port_rep query_port_rep;
 	struct fx_counters_rep counters_rep;
 	struct fx_query_clock_rep query_clock_rep;
+	struct fx_modify_cq_req modify_cq;
+	struct fx_resize_cq_req resize_cq;
+	struct fx_resize_cq_rep resize_cq_rep;
 };
 
 struct fx_client {
@@ -239,6 +242,7 @@ struct fx_client {
 	struct fx_cmd cmd;
 	struct fx_cmd_modify modify;
 	struct fx_cmd_srq srq;
+	struct fx_cmd_cq cq;
 	struct fx_grace grace;
 	struct fx_show *show;
 	struct fx_tally *tally;
@@ -407,6 +411,8 @@ int fx_attach_mcast(struct fx_client *c);
 int fx_detach_mcast(struct fx_client *c);
 int fx_query_port(struct fx_client *c);
 int fx_query_clock(struct fx_client *c);
+int fx_modify_cq(struct fx_client *c);
+int fx_resize_cq(struct fx_client *c);
 int fx_show(struct fx_client *c);
 int fx_device_counters(struct fx_client *c);
 /* The counters of one more worker. */

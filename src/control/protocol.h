@@ -28,6 +28,8 @@ enum fx_msg_op {
 	FX_MSG_DESTROY_CHANNEL,
 	FX_MSG_CREATE_CQ,
 	FX_MSG_DESTROY_CQ,
+	FX_MSG_MODIFY_CQ,
+	FX_MSG_RESIZE_CQ,
 	FX_MSG_CREATE_QP,
 	FX_MSG_MODIFY_QP,
 	FX_MSG_QUERY_QP,
@@ -232,6 +234,29 @@ struct fx_create_cq_req {
 	uint64_t cookie;
 	uint32_t channel; /* 0: none, and it cannot be armed */
 	uint32_t flags;	  /* enum fx_cq_flags */
+};
+
+struct fx_modify_cq_req { /* reply: struct fx_handle_rep */
+	struct fx_msg_head head;
+	uint32_t cq;
+	uint32_t count;	    /* CQEs an event is for; 0, 1: any */
+	uint32_t period_us; /* longest that it is held back for them; 0: there is no end */
+	uint32_t rsvd;
+};
+/* Before it the host writes ci to the new head, and publishes no other until the reply is there. */
+struct fx_resize_cq_req {
+	struct fx_msg_head head;
+	uint64_t off; /* as in CREATE_CQ: a head and a ring of its own */
+	uint32_t cq;
+	uint32_t shift;
+	uint32_t ci;
+	uint32_t rsvd;
+};
+struct fx_resize_cq_rep {
+	struct fx_msg_head head;
+	uint32_t
+		end; /* index of the CQE that is in slot 0 of the new ring; those before it are in the old one */
+	uint32_t rsvd;
 };
 
 enum fx_qp_flags {

@@ -57,10 +57,29 @@ static int cq_add(struct fx_worker *w, struct fx_cmd *cmd)
 	return 0;
 }
 
+static int cq_modify(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_cmd_cq *m = cmd->data;
+
+	fx_tp_cq_moderate(w->tp, m->cq, m->every, m->patience);
+	return 0;
+}
+
+static int cq_resize(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_cmd_cq *m = cmd->data;
+
+	(void)w;
+	if (m->cq->copy)
+		return fx_mirror_cq_move(m->cq->copy, m->to.copy, m->ci, &m->end);
+	return fx_cq_move(m->cq, &m->to, m->ci, &m->end);
+}
+
 static int cq_del(struct fx_worker *w, struct fx_cmd *cmd)
 {
 	struct fx_cq *cq = cmd->data;
 
+	fx_tp_cq_let_go(w->tp, cq);
 	w->cqs[fx_handle_index(cq->handle)] = NULL;
 	cmd->ctx->ncqs--;
 	defer(&w->dying, cmd);
@@ -73,6 +92,7 @@ static int ctx_del(struct fx_worker *w, struct fx_cmd *cmd)
 
 	for (uint32_t i = 1; ctx->ncqs && i <= FX_LIMIT_CQ; i++)
 		if (w->cqs[i] && w->cqs[i]->owner == ctx) {
+			fx_tp_cq_let_go(w->tp, w->cqs[i]);
 			w->cqs[i] = NULL;
 			ctx->ncqs--;
 		}
@@ -238,7 +258,7 @@ static int (*const run[FX_CMD_OPS])(struct fx_worker *w, struct fx_cmd *cmd) = {
 	[FX_CMD_QP_QUERY] = qp_query,	  [FX_CMD_QP_DETACH] = qp_detach,     [FX_CMD_GRACE] = after_grace,
 	[FX_CMD_SRQ_ARM] = srq_arm,	  [FX_CMD_SRQ_QUERY] = srq_query,     [FX_CMD_SRQ_DEL] = srq_del,
 	[FX_CMD_MCAST_JOIN] = mcast_join, [FX_CMD_MCAST_LEAVE] = mcast_leave, [FX_CMD_PASS] = pass,
-	[FX_CMD_SNAPSHOT] = snapshot,
+	[FX_CMD_CQ_MODIFY] = cq_modify,	  [FX_CMD_CQ_RESIZE] = cq_resize,     [FX_CMD_SNAPSHOT] = snapshot,
 };
 
 /* Entries of the pipe that the command has to wait for; more than the pipe holds is a lie. */

@@ -27,7 +27,8 @@ static bool tell(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_event
 
 void fx_event_comp(void *worker, struct fx_cq *cq)
 {
-	struct fx_event ev = {.kind = FX_EV_CQ, .object = cq->handle, .cookie = cq->cookie, .index = cq->pi};
+	struct fx_event ev = {
+		.kind = FX_EV_CQ, .object = cq->handle, .cookie = cq->cookie, .index = fx_cq_told(cq)};
 	struct fx_worker *w = worker;
 	struct fx_wctx *ctx = cq->owner;
 
@@ -51,7 +52,7 @@ void fx_event_arm(struct fx_worker *w, struct fx_wctx *ctx, const struct fx_sq_s
 	if (fire < 0)
 		w->n.bad_arms++;
 	else if (fire)
-		fx_event_comp(w, cq);
+		fx_tp_cq_fires(w->tp, cq);
 }
 
 /* ---- asynchronous events ---- */

@@ -14,7 +14,6 @@
 	X(struct ibv_dm *, import_dm, (struct ibv_context * c, uint32_t handle), (c, handle))
 
 #define ABSENT_INTS(X)                                                                                       \
-	X(resize_cq, (struct ibv_cq * cq, int cqe), (cq, cqe))                                               \
 	X(query_ece, (struct ibv_qp * qp, struct ibv_ece * ece), (qp, ece))                                  \
 	X(set_ece, (struct ibv_qp * qp, struct ibv_ece * ece), (qp, ece))
 

@@ -90,27 +90,64 @@ __attribute__((always_inline)) static inline bool accept_cqe(struct fx_vcq *cq, 
 	return true;
 }
 
+/* take_cqe(), that moves nothing but `r`. */
+static bool look_ahead(struct fx_cq_ring *r, struct fx_cqe *c)
+{
+	uint32_t ci = r->rx.ci;
+
+	if (!r->next.ring || ci != r->next.origin)
+		return false;
+	r->rx = r->next;
+	r->rx.ci = ci;
+	r->next.ring = NULL;
+	return fx_cq_take(&r->rx, c);
+}
+
 void fx_cq_forget(struct fx_vcq *cq, const struct fx_vqp *qp)
 {
 	struct fx_cqe c;
 	uint64_t wr_id;
 
 	for (uint32_t w = 0; qp->qp.srq && w < FX_RINGS; w++) {
-		struct fx_cq_rx ahead = cq->ring[w].rx;
+		struct fx_cq_ring ahead = cq->ring[w];
 
-		while (fx_cq_take(&ahead, &c))
+		while (fx_cq_take(&ahead.rx, &c) || look_ahead(&ahead, &c))
 			if (c.qpn_gen == qp->qpn_gen && c.opcode & IBV_WC_RECV)
 				fx_srq_retire(fx_srq_of(qp->qp.srq), c.index, &wr_id);
 	}
 }
 
-static int drain(struct fx_vcq *cq, struct fx_cq_rx *rx, int max, struct ibv_wc *wc)
+bool fx_cq_advance(struct fx_vcq *cq, struct fx_cq_ring *r)
 {
+	struct fx_context *ctx = cq->ctx;
+	uint32_t ci = r->rx.ci;
+
+	if (!r->next.ring || ci != r->next.origin)
+		return false;
+	fx_arena_free(&ctx->arena, r->off, fx_cq_bytes(r->rx.shift),
+		      __atomic_load_n(&ctx->life, __ATOMIC_RELAXED) != FX_FORKED);
+	r->off = r->next_off;
+	r->rx = r->next;
+	r->rx.ci = ci;
+	r->next.ring = NULL;
+	return true;
+}
+
+/* The next CQE, of the ring or of its successor. */
+static inline bool take_cqe(struct fx_vcq *cq, struct fx_cq_ring *r, struct fx_cqe *c)
+{
+	return fx_likely(fx_cq_take(&r->rx, c)) ||
+	       (fx_unlikely(r->next.ring != NULL) && fx_cq_advance(cq, r) && fx_cq_take(&r->rx, c));
+}
+
+static int drain(struct fx_vcq *cq, struct fx_cq_ring *r, int max, struct ibv_wc *wc)
+{
+	struct fx_cq_rx *rx = &r->rx;
 	uint32_t from = rx->ci;
 	struct fx_taken t;
 	int n = 0;
 
-	while (n < max && fx_cq_take(rx, &t.c))
+	while (n < max && take_cqe(cq, r, &t.c))
 		if (accept_cqe(cq, rx, &t))
 			fill_wc(&wc[n++], &t);
 	if (rx->ci != from)
@@ -123,7 +160,7 @@ static int drain_all(struct fx_vcq *cq, int max, struct ibv_wc *wc)
 	int n = 0;
 
 	for (uint32_t i = 0; i < FX_RINGS && n < max; i++)
-		n += drain(cq, &cq->ring[(cq->first + i) % FX_RINGS].rx, max - n, wc + n);
+		n += drain(cq, &cq->ring[(cq->first + i) % FX_RINGS], max - n, wc + n);
 	cq->first = (cq->first + 1) % FX_RINGS; /* no worker's completions wait behind another's for ever */
 	return n;
 }
@@ -217,11 +254,12 @@ int flexins_poll_cq(struct ibv_cq *ibcq, int num_entries, struct ibv_wc *wc)
 static bool take_one(struct fx_vcq *cq, struct fx_taken *t)
 {
 	for (uint32_t i = 0; i < FX_RINGS; i++) {
-		struct fx_cq_rx *rx = &cq->ring[(cq->first + i) % FX_RINGS].rx;
+		struct fx_cq_ring *r = &cq->ring[(cq->first + i) % FX_RINGS];
+		struct fx_cq_rx *rx = &r->rx;
 		uint32_t from = rx->ci;
 		bool found = false;
 
-		while (!found && fx_cq_take(rx, &t->c))
+		while (!found && take_cqe(cq, r, &t->c))
 			found = accept_cqe(cq, rx, t);
 		if (rx->ci != from)
 			fx_cq_publish_ci(rx);
@@ -310,15 +348,13 @@ void fx_cqs_unlock(struct fx_vqp *qp)
 		fx_unlock(&b->lock);
 }
 
-static uint64_t ring_bytes(uint32_t shift)
-{
-	return FX_LINE + ((uint64_t)FX_CQE_SIZE << shift);
-}
-
 static void destroy_ring(struct fx_context *ctx, struct fx_cq_ring *r)
 {
-	fx_arena_free(&ctx->arena, r->off, ring_bytes(r->rx.shift),
-		      __atomic_load_n(&ctx->life, __ATOMIC_RELAXED) != FX_FORKED);
+	bool touch = __atomic_load_n(&ctx->life, __ATOMIC_RELAXED) != FX_FORKED;
+
+	fx_arena_free(&ctx->arena, r->off, fx_cq_bytes(r->rx.shift), touch);
+	if (r->next.ring)
+		fx_arena_free(&ctx->arena, r->next_off, fx_cq_bytes(r->next.shift), touch);
 }
 
 static int create_ring(struct fx_vcq *cq, uint32_t worker, uint32_t shift, uint32_t channel, uint32_t flags)
@@ -335,7 +371,7 @@ static int create_ring(struct fx_vcq *cq, uint32_t worker, uint32_t shift, uint3
 	int err;
 
 	r->rx.shift = shift;
-	err = fx_arena_alloc(&ctx->arena, ring_bytes(shift), &r->off);
+	err = fx_arena_alloc(&ctx->arena, fx_cq_bytes(shift), &r->off);
 	if (err)
 		return err;
 	r->rx.head = (struct fx_cq_head *)(ctx->arena.base + r->off);

@@ -28,6 +28,7 @@
  *	cq.c		completion queues and polling
  *	srq.c		shared receive queues
  *	cq_ex.c		... one completion at a time, read field by field
+ *	resize.c	... of another size; moderation
  *	clock.c		the device's clock
  *	qp.c		life and states of a QP
  *	entry.h		send requests as entries of the pipe
@@ -218,6 +219,9 @@ struct fx_vmw {
 struct fx_cq_ring {
 	struct fx_cq_rx rx;
 	uint64_t off;
+	struct fx_cq_rx
+		next; /* resized: what is polled once rx is at next.origin; ring is NULL: there is none */
+	uint64_t next_off;
 	uint32_t handle;
 	uint32_t told; /* CQEs that its last event told of, under the CQ's lock */
 };
@@ -400,6 +404,13 @@ uint64_t fx_clock_wall(struct fx_context *ctx, uint64_t stamp);
 /* ---- cq.c ---- */
 /* flags: enum fx_cq_flags. NULL with errno */
 struct fx_vcq *fx_cq_make(struct ibv_context *c, const struct ibv_cq_init_attr_ex *a, uint32_t flags);
+/* Bytes of the arena that a ring and its head take. */
+static inline uint64_t fx_cq_bytes(uint32_t shift)
+{
+	return FX_LINE + ((uint64_t)FX_CQE_SIZE << shift);
+}
+/* Goes on to the ring's successor, if what is before it was polled. Holds cq->lock. */
+bool fx_cq_advance(struct fx_vcq *cq, struct fx_cq_ring *r);
 /* The next completion; false: there is none. */
 bool fx_cq_next(struct fx_vcq *cq, struct fx_taken *t);
 uint8_t fx_taken_sl(const struct fx_taken *t);

@@ -53,11 +53,12 @@ struct fx_pull {
 /* To the host. */
 struct fx_push {
 	const uint8_t *local;
-	uint32_t local_shift;
+	uint32_t local_shift, local_origin;
 	uint32_t *local_ci; /* tells the local producer what has left */
 	uint64_t head;	    /* the host's: its ci first */
 	uint64_t va;
-	uint32_t shift;
+	uint32_t shift, origin;
+	uint32_t moves;	    /* to another ring: what was looked up before one is of the old ring */
 	const uint32_t *pi; /* produced here */
 	uint32_t taken;	    /* of these: handed to the engine, or lost */
 	uint32_t landed;    /* of these: all before it are with the host */

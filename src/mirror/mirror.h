@@ -85,6 +85,12 @@ void fx_mirror_detach(struct fx_mirror *m, struct fx_mirror_ctx *x);
 bool fx_mirror_ctx_idle(const struct fx_mirror_ctx *x);
 /* All that was pushed is with the host, or never will be: the host may use the memory again. */
 bool fx_mirror_cq_idle(const struct fx_mirror_cq *c);
+/*
+ * From now on its CQEs go to the ring of `to`, made for another struct fx_cq and freed afterwards, with the old copy. The
+ * host's index stands at ci. *end: of the first CQE in the new ring. -EINVAL: the new one is too small for what is
+ * outstanding, or ci cannot be.
+ */
+int fx_mirror_cq_move(struct fx_mirror_cq *c, struct fx_mirror_cq *to, uint32_t ci, uint32_t *end);
 bool fx_mirror_rq_idle(const struct fx_mirror_rq *r);
 
 /* The host says that there is something in its pipe. */

@@ -6,7 +6,9 @@
  *
  * Room: mirror.
  */
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "mirror/inside.h"
 
@@ -38,7 +40,7 @@ static void looked(struct fx_mirror *m, struct fx_move *v, int err, struct fx_pu
 	uint32_t ci;
 
 	p->looking = false;
-	if (err)
+	if (err || v->index != p->moves)
 		return;
 	memcpy(&ci, v->buf, sizeof(ci));
 	if (ci - p->ci > p->written - p->ci) { /* it has consumed what was never written */
@@ -69,6 +71,7 @@ static uint32_t room(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_pus
 	v = p->looking ? NULL : fx_move_get(m, x, ring, done);
 	if (v) {
 		p->looking = true;
+		v->index = p->moves;
 		fx_move_start(m, v, p->head, sizeof(uint32_t), false);
 	}
 	return 0;
@@ -78,7 +81,8 @@ static uint32_t room(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_pus
 static bool push(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_push *p, uint32_t n, void *ring,
 		 fx_moved *done)
 {
-	uint32_t size = 1u << p->shift, at = p->written & (size - 1), mask = (1u << p->local_shift) - 1;
+	uint32_t size = 1u << p->shift, index = p->written - p->origin, at = index & (size - 1),
+		 mask = (1u << p->local_shift) - 1;
 	struct fx_move *v = p->flight < FX_PUSH_FLIGHT ? fx_move_get(m, x, ring, done) : NULL;
 
 	if (!v)
@@ -87,8 +91,8 @@ static bool push(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_push *p
 	for (uint32_t i = 0; i < n; i++) {
 		uint8_t *to = v->buf + (size_t)i * UNIT;
 
-		memcpy(to, p->local + (size_t)((p->taken + i) & mask) * UNIT, UNIT - 1);
-		to[UNIT - 1] = fx_phase(p->written + i, p->shift);
+		memcpy(to, p->local + (size_t)((p->taken - p->local_origin + i) & mask) * UNIT, UNIT - 1);
+		to[UNIT - 1] = fx_phase(index + i, p->shift);
 	}
 	v->index = p->taken;
 	v->n = n;
@@ -142,6 +146,40 @@ struct fx_mirror_cq *fx_mirror_cq_new(struct fx_mirror_ctx *x, uint64_t va, uint
 	return c;
 }
 
+int fx_mirror_cq_move(struct fx_mirror_cq *c, struct fx_mirror_cq *to, uint32_t ci, uint32_t *end)
+{
+	struct fx_push *p = &c->push, *n = &to->push;
+	struct fx_cq_head *head = c->head;
+	uint32_t unsent = *p->pi - p->taken;
+
+	/* all of it may be with the host by now, or none */
+	if (p->written - ci > 1u << p->shift || p->written - ci + unsent > 1u << n->shift)
+		return -EINVAL;
+	for (uint32_t i = 0; i < unsent; i++)
+		memcpy(&to->cq->ring[i],
+		       p->local + (size_t)((p->taken - p->local_origin + i) & ((1u << p->local_shift) - 1)) *
+					  UNIT,
+		       UNIT);
+	c->head = to->head;
+	to->head = head; /* goes with the rest of it */
+	c->head->ci = p->landed;
+	c->cq->head = c->head;
+	c->cq->ring = to->cq->ring;
+	c->cq->shift = n->local_shift;
+	c->cq->origin = p->local_origin = p->taken;
+	p->local = n->local;
+	p->local_shift = n->local_shift;
+	p->local_ci = n->local_ci;
+	p->head = n->head;
+	p->va = n->va;
+	p->shift = n->shift;
+	p->origin = *end = p->written;
+	p->ci = ci;
+	p->looked = false;
+	p->moves++;
+	return 0;
+}
+
 void fx_mirror_cq_free(struct fx_mirror_cq *c)
 {
 	free(c->head);
@@ -184,6 +222,7 @@ static bool push_cq(struct fx_mirror *m, struct fx_mirror_ctx *x, struct fx_mirr
 		uint32_t n = room(m, x, p, c, cq_looked, &full);
 
 		if (full && c->cq->lossy) {
+			c->cq->lost += *p->pi - p->taken;
 			skip(p, *p->pi);
 			return false;
 		}

@@ -207,17 +207,26 @@ struct fx_cq {
 	struct fx_cq_head *head;
 	struct fx_cqe *ring;
 	uint32_t shift;
+	uint32_t origin; /* index of the CQE that slot 0 was first for */
 	uint32_t pi;
-	uint32_t ci; /* last seen of head->ci */
+	uint32_t ci;   /* last seen of head->ci */
+	uint32_t lost; /* CQEs counted by pi that the host never sees */
 	uint32_t handle;
 	uint64_t cookie;
 	bool overrun; /* a CQE found no room: the CQ is in error, nothing is ever overwritten (guarantee P10) */
 	bool lossy;   /* by its owner's wish: what finds no room is lost, and that is no error */
-	bool stamped;	/* its CQEs tell when they were made */
-	uint32_t arm;	/* that waits for a CQE: sequence << 2 | enum fx_arm_kind; 0: none */
-	uint32_t fired; /* sequence of the last one that fired */
-	uint32_t loud;	/* one past the last CQE that fires a solicited-only arm */
-	int wake;	/* its channel's pipe */
+	bool stamped;	 /* its CQEs tell when they were made */
+	uint32_t arm;	 /* that waits for a CQE: sequence << 2 | enum fx_arm_kind; 0: none */
+	uint32_t fired;	 /* sequence of the last one that fired */
+	uint32_t loud;	 /* one past the last CQE that fires a solicited-only arm */
+	uint32_t arm_ci; /* CQEs that the host knew of when it armed */
+	/* moderation (transport/moderate.c) */
+	bool moderated, held;
+	uint32_t every;	   /* CQEs an event is for; 0: however few */
+	uint64_t patience; /* ns that an event is held back for more of them; 0: for ever */
+	uint64_t due;
+	struct fx_cq *held_next;
+	int wake; /* its channel's pipe */
 	void *owner;
 	struct fx_cq_out *out; /* NULL: the ring is the host's own */
 	struct fx_cq *out_next;
@@ -239,7 +248,7 @@ static inline void fx_cq_leaves(struct fx_cq *q)
 /* Returns 0, or -ENOSPC: the CQ is overrun, from now on and for good; or lossy, and the CQE is lost. */
 static inline int fx_cq_push(struct fx_cq *q, const struct fx_cqe *c)
 {
-	uint32_t size = 1u << q->shift;
+	uint32_t size = 1u << q->shift, at;
 	struct fx_cqe *e;
 
 	if (q->overrun)
@@ -251,12 +260,29 @@ static inline int fx_cq_push(struct fx_cq *q, const struct fx_cqe *c)
 			return -ENOSPC;
 		}
 	}
-	e = &q->ring[q->pi & (size - 1)];
+	at = q->pi - q->origin;
+	e = &q->ring[at & (size - 1)];
 	memcpy(e, c, FX_CQE_SIZE - 1);
-	fx_store8_release(&e->phase, fx_phase(q->pi, q->shift));
+	fx_store8_release(&e->phase, fx_phase(at, q->shift));
 	q->pi++;
 	if (q->out)
 		fx_cq_leaves(q);
+	return 0;
+}
+
+/*
+ * From now on its CQEs go to the ring of `to`. The host's index stands at ci. *end: of the first CQE in the new ring.
+ * Returns -EINVAL if that is too small for what is outstanding, or ci cannot be.
+ */
+static inline int fx_cq_move(struct fx_cq *q, const struct fx_cq *to, uint32_t ci, uint32_t *end)
+{
+	if (q->pi - ci > 1u << q->shift || q->pi - ci > 1u << to->shift)
+		return -EINVAL;
+	q->head = to->head;
+	q->ring = to->ring;
+	q->shift = to->shift;
+	q->ci = ci;
+	q->origin = *end = q->pi;
 	return 0;
 }
 
@@ -271,6 +297,11 @@ static inline bool fx_cq_wakes(struct fx_cq *q, const struct fx_cqe *c)
 		q->loud = q->pi;
 	return q->arm && (loud || (q->arm & 3) == FX_ARM_ANY);
 }
+/* CQEs written so far, as the host counts them. */
+static inline uint32_t fx_cq_told(const struct fx_cq *q)
+{
+	return q->pi - q->lost;
+}
 static inline void fx_cq_fire(struct fx_cq *q)
 {
 	q->fired = q->arm >> 2;
@@ -284,17 +315,19 @@ static inline void fx_cq_fire(struct fx_cq *q)
  */
 static inline int fx_cq_arm(struct fx_cq *q, uint32_t arm, uint32_t ci)
 {
-	uint32_t fresh = q->pi - ci, kind = arm & 3;
+	uint32_t fresh = fx_cq_told(q) - ci, kind = arm & 3;
 
 	if (kind != FX_ARM_ANY && kind != FX_ARM_SOLICITED)
 		return -EPROTO;
 	if ((int32_t)((arm & ~3u) - (q->fired << 2)) <= 0)
 		return 0;
-	if (q->arm >> 2 != arm >> 2 || kind == FX_ARM_ANY)
+	if (q->arm >> 2 != arm >> 2 || kind == FX_ARM_ANY) {
 		q->arm = arm;
+		q->arm_ci = ci;
+	}
 	if ((q->arm & 3) == FX_ARM_ANY)
 		return fresh != 0;
-	return q->loud - ci - 1 < fresh; /* ci < loud <= pi, whatever has wrapped */
+	return q->loud - q->lost - ci - 1 < fresh; /* ci < loud <= pi, whatever has wrapped */
 }
 
 /* ---- events of a context, core side ---- */
@@ -354,13 +387,15 @@ struct fx_cq_rx {
 	struct fx_cq_head *head;
 	const struct fx_cqe *ring;
 	uint32_t shift;
+	uint32_t origin; /* index of the CQE that slot 0 was first for */
 	uint32_t ci;
 };
 static inline bool fx_cq_take(struct fx_cq_rx *q, struct fx_cqe *out)
 {
-	const struct fx_cqe *e = &q->ring[q->ci & ((1u << q->shift) - 1)];
+	uint32_t at = q->ci - q->origin;
+	const struct fx_cqe *e = &q->ring[at & ((1u << q->shift) - 1)];
 
-	if (fx_load8_acquire(&e->phase) != fx_phase(q->ci, q->shift))
+	if (fx_load8_acquire(&e->phase) != fx_phase(at, q->shift))
 		return false;
 	memcpy(out, e, sizeof(*out));
 	q->ci++;

@@ -91,7 +91,7 @@ void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct
 		fx_cqe_put_stamp(cqe, tp->cfg.env.stamp(tp->cfg.env.arg));
 	if (fx_cq_push(cq, cqe) == 0) {
 		if (fx_cq_wakes(cq, cqe))
-			tp->cfg.env.comp(tp->cfg.env.arg, cq);
+			fx_tp_cq_fires(tp, cq);
 		return;
 	}
 	tp->n.cq_overruns++;

@@ -18,6 +18,7 @@
  *	state.c		the state table of modify_qp
  *	qp.c		life of a QP, errors and flushes
  *	sched.c		whose packet is next
+ *	moderate.c	events of CQs that are held back for more completions
  *	cause.c		why QPs go to error, and what is told of it
  *	transport.c	packets to QPs, timers
  */
@@ -320,6 +321,8 @@ struct fx_tp {
 	struct fx_share *shares;
 	struct fx_link turns; /* contexts that have something to send */
 	struct fx_qp *acks_head, *acks_tail, *touched;
+	struct fx_cq *held; /* whose events are held back, */
+	uint64_t held_due;  /* ... the first of them until then */
 	struct fx_pkt *released;
 	struct fx_member *groups[FX_GROUP_BUCKETS]; /* by a hash of their GID */
 	struct fx_chunk *chunks;		    /* free ones */
@@ -494,6 +497,9 @@ void fx_qp_tell(struct fx_tp *tp, struct fx_qp *qp, enum fx_async type);
 void fx_qp_reset(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index, uint32_t rq_index);
 void fx_qp_drained(struct fx_tp *tp, struct fx_qp *qp);
 void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct fx_cqe *cqe);
+
+/* ---- moderate.c ---- */
+void fx_moderate_timers(struct fx_tp *tp); /* the first is due */
 
 /* ---- state.c ---- */
 void fx_qp_set_mtu(struct fx_qp *qp, uint32_t code); /* enum ibv_mtu */

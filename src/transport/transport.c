@@ -16,6 +16,7 @@ struct fx_tp *fx_tp_create(const struct fx_tp_cfg *cfg, uint64_t now)
 		return NULL;
 	tp->cfg = *cfg;
 	tp->now = now;
+	tp->held_due = UINT64_MAX;
 	tp->qps = calloc(cfg->max_qps, sizeof(*tp->qps));
 	if (!tp->qps) {
 		free(tp);
@@ -237,13 +238,17 @@ void fx_tp_timers(struct fx_tp *tp)
 		else
 			fx_completer_timer(tp, qp);
 	}
+	if (tp->now >= tp->held_due)
+		fx_moderate_timers(tp);
 	if (tp->touched)
 		fx_place_run(tp);
 }
 
 uint64_t fx_tp_next_timer(const struct fx_tp *tp)
 {
-	return fx_wheel_next(&tp->wheel);
+	uint64_t next = fx_wheel_next(&tp->wheel);
+
+	return next < tp->held_due ? next : tp->held_due;
 }
 
 /* ---- for the owner's tools ---- */

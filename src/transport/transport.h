@@ -322,6 +322,16 @@ void fx_qp_snapshot(const struct fx_qp *qp, struct fx_qp_info *info);
 /* Calls fn for every attached QP (worker thread). */
 void fx_tp_each_qp(struct fx_tp *tp, void (*fn)(void *arg, struct fx_qp *qp), void *arg);
 
+/*
+ * The CQ's arm has to fire (fx_cq_wakes(), fx_cq_arm()): env.comp is called, now or, of a moderated CQ, when there is enough
+ * for an event.
+ */
+void fx_tp_cq_fires(struct fx_tp *tp, struct fx_cq *cq);
+/* An event is for `every` CQEs (0, 1: any), but is held back for no longer than `patience` ns (0: there is no end). */
+void fx_tp_cq_moderate(struct fx_tp *tp, struct fx_cq *cq, uint32_t every, uint64_t patience);
+/* The CQ goes: no event of it is held back any more. */
+void fx_tp_cq_let_go(struct fx_tp *tp, struct fx_cq *cq);
+
 /* The CQ has lost a completion where its owner could not see it: in error now, as if it had found no room here. */
 void fx_tp_cq_overran(struct fx_tp *tp, struct fx_cq *cq);
 

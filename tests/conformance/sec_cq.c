@@ -162,6 +162,137 @@ static void resize(const struct row *row)
 	NEED(r->a.scq->cqe >= 1000);
 }
 
+/* Larger and smaller, empty or not, and meanwhile nothing is lost and nothing comes out of order. */
+static void resize_under_way(const struct row *row)
+{
+	static const int sizes[] = {500, 40, 3000, 64, 2000, 33};
+	struct spec s = usual();
+	uint64_t sent = 0, got = 0;
+	struct rig *r;
+
+	(void)row;
+	s.cqe = 40;
+	r = rig_make(&s);
+	for (unsigned i = 0; i < 600; i++) {
+		unsigned n = i % 30;
+
+		post_many(r, IBV_WR_RDMA_WRITE, sent, n, 8, IBV_SEND_SIGNALED);
+		sent += n;
+		while (sent - got > i % 7)
+			need_wc(r->a.scq, got++, IBV_WC_SUCCESS);
+		NEED_EQ(ibv_resize_cq(r->a.scq, sizes[i % COUNT(sizes)]), 0);
+		NEED(r->a.scq->cqe >= sizes[i % COUNT(sizes)]);
+		while (sent > got)
+			need_wc(r->a.scq, got++, IBV_WC_SUCCESS);
+	}
+	need_quiet(r->a.scq);
+}
+
+static void resize_too_small(const struct row *row)
+{
+	struct rig *r = rig();
+	int before;
+
+	(void)row;
+	NEED_EQ(ibv_resize_cq(r->a.scq, 0), EINVAL);
+	NEED_EQ(ibv_resize_cq(r->a.scq, -1), EINVAL);
+	NEED_EQ(ibv_resize_cq(r->a.scq, r->dev.max_cqe + 1), EINVAL);
+	before = r->a.scq->cqe;
+	post_many(r, IBV_WR_RDMA_WRITE, 0, 40, 8, IBV_SEND_SIGNALED);
+	sleep_ms(QUIET_MS);
+	NEED_EQ(ibv_resize_cq(r->a.scq, 8), EINVAL);
+	NEED_EQ(r->a.scq->cqe, before);
+	for (uint64_t i = 0; i < 40; i++)
+		need_wc(r->a.scq, i, IBV_WC_SUCCESS);
+	NEED_EQ(ibv_resize_cq(r->a.scq, 8), 0);
+	post_many(r, IBV_WR_RDMA_WRITE, 0, 8, 8, IBV_SEND_SIGNALED);
+	for (uint64_t i = 0; i < 8; i++)
+		need_wc(r->a.scq, i, IBV_WC_SUCCESS);
+}
+
+/* ---- moderation ---- */
+
+static struct rig *moderated(uint16_t count, uint16_t period)
+{
+	struct ibv_modify_cq_attr a = {.attr_mask = IBV_CQ_ATTR_MODERATE,
+				       .moderate = {.cq_count = count, .cq_period = period}};
+	struct spec s = usual();
+	struct rig *r;
+	int err;
+
+	s.channels = true;
+	r = rig_make(&s);
+	err = ibv_modify_cq(r->a.scq, &a);
+	if (err == EOPNOTSUPP)
+		row_skipped("the device does not moderate");
+	NEED_EQ(err, 0);
+	NEED_EQ(ibv_req_notify_cq(r->a.scq, 0), 0);
+	return r;
+}
+
+static void moderate_count(const struct row *row)
+{
+	struct rig *r = moderated(5, UINT16_MAX);
+
+	(void)row;
+	post_many(r, IBV_WR_RDMA_WRITE, 0, 4, 8, IBV_SEND_SIGNALED);
+	NEED(!readable(r->a.channel->fd, 20));
+	post_many(r, IBV_WR_RDMA_WRITE, 4, 1, 8, IBV_SEND_SIGNALED);
+	NEED(readable(r->a.channel->fd, 20));
+	need_cq_event(r->a.channel, r->a.scq);
+	ibv_ack_cq_events(r->a.scq, 1);
+	for (uint64_t i = 0; i < 5; i++)
+		need_wc(r->a.scq, i, IBV_WC_SUCCESS);
+}
+
+static void moderate_period(const struct row *row)
+{
+	struct rig *r = moderated(1000, 50000);
+	uint64_t from = now_ms();
+
+	(void)row;
+	post_many(r, IBV_WR_RDMA_WRITE, 0, 4, 8, IBV_SEND_SIGNALED);
+	need_cq_event(r->a.channel, r->a.scq);
+	NEED(now_ms() - from >= 49);
+	ibv_ack_cq_events(r->a.scq, 1);
+	for (uint64_t i = 0; i < 4; i++)
+		need_wc(r->a.scq, i, IBV_WC_SUCCESS);
+}
+
+static void moderate_polled(const struct row *row)
+{
+	struct rig *r = moderated(1000, UINT16_MAX);
+	uint64_t from = now_ms();
+
+	(void)row;
+	post_many(r, IBV_WR_RDMA_WRITE, 0, 4, 8, IBV_SEND_SIGNALED);
+	for (uint64_t i = 0; i < 4; i++)
+		need_wc(r->a.scq, i, IBV_WC_SUCCESS);
+	NEED(now_ms() - from < 60);
+}
+
+static void moderate_no_more(const struct row *row)
+{
+	struct rig *r = moderated(1000, 0);
+	struct ibv_modify_cq_attr a = {.attr_mask = IBV_CQ_ATTR_MODERATE};
+
+	(void)row;
+	post_many(r, IBV_WR_RDMA_WRITE, 0, 1, 8, IBV_SEND_SIGNALED);
+	NEED(!readable(r->a.channel->fd, QUIET_MS));
+	NEED_EQ(ibv_modify_cq(r->a.scq, &a), 0); /* and what was held back comes */
+	need_cq_event(r->a.channel, r->a.scq);
+	ibv_ack_cq_events(r->a.scq, 1);
+	need_wc(r->a.scq, 0, IBV_WC_SUCCESS);
+}
+
+static void moderate_unknown(const struct row *row)
+{
+	struct ibv_modify_cq_attr a = {.attr_mask = 1 << 5};
+
+	(void)row;
+	NEED_EQ(ibv_modify_cq(rig()->a.scq, &a), EOPNOTSUPP);
+}
+
 /* What has room stays; the CQ and its QP say so. */
 static void overrun(const struct row *row)
 {
@@ -265,6 +396,13 @@ static const struct row rows[] = {
 	{"order of two QPs on one CQ", "10.8.5.1", shared_order},
 	{"many times round", "11.4.2.1", wraps_round},
 	{"resize", "ibv_resize_cq(3)", resize},
+	{"resize with completions under way", "11.2.8.4", resize_under_way},
+	{"sizes that are refused, too small ones first", "ibv_resize_cq(3)", resize_too_small},
+	{"an event for so many completions", "ibv_modify_cq(3)", moderate_count},
+	{"an event after so long", "ibv_modify_cq(3)", moderate_period},
+	{"polling does not notice moderation", "ibv_modify_cq(3)", moderate_polled},
+	{"the end of moderation", "ibv_modify_cq(3)", moderate_no_more},
+	{"an unknown attribute", "ibv_modify_cq(3)", moderate_unknown},
 	{"overrun", "11.6.3.2", overrun},
 	{"a destroyed QP's completions", "10.2.4.4", destroyed_qp_leaves},
 	{"three hundred CQs", "ibv_create_cq(3)", many_cqs},

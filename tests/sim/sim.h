@@ -244,7 +244,9 @@ struct host {
 	uint64_t looks, look_next;	    /* so far; when the next one is over */
 	enum fx_cause trouble;		    /* the last one */
 	unsigned events, event[SIM_EVENTS]; /* asynchronous ones, of each kind */
-	unsigned clones; /* copies of datagrams for multicast groups that it has; fewer with each */
+	unsigned clones;  /* copies of datagrams for multicast groups that it has; fewer with each */
+	unsigned comps;	  /* events of completions, */
+	uint64_t comp_at; /* ... and the time of the last */
 };
 
 struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg);

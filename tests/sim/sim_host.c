@@ -165,6 +165,15 @@ static void make_copy(struct qp *q)
 	q->cfg.rq.slots = q->rq_copy;
 }
 
+static void on_comp(void *arg, struct fx_cq *cq)
+{
+	struct host *h = arg;
+
+	fx_cq_fire(cq);
+	h->comps++;
+	h->comp_at = h->s->now;
+}
+
 static uint64_t on_stamp(void *arg)
 {
 	return ((struct host *)arg)->s->now;
@@ -232,6 +241,7 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 			.cq_error = on_cq_error,
 			.trouble = on_trouble,
 			.rxq_event = on_rxq_event,
+			.comp = on_comp,
 			.look = on_look,
 			.stamp = on_stamp,
 			.clone = on_clone,

@@ -152,7 +152,7 @@ static inline void cq_init(struct cq *q, unsigned shift, uint32_t start)
 	ring_init(&q->mem, shift, FX_CQE_SIZE, start);
 	q->core = (struct fx_cq){
 		.head = &q->mem.cq_head, .ring = ring, .shift = shift, .pi = start, .ci = start};
-	q->host = (struct fx_cq_rx){&q->mem.cq_head, ring, shift, start};
+	q->host = (struct fx_cq_rx){.head = &q->mem.cq_head, .ring = ring, .shift = shift, .ci = start};
 }
 
 static inline struct fx_cqe cqe_make(uint64_t m)

@@ -329,6 +329,65 @@ static void an_overrun_is_found_exactly(void **state)
 	}
 }
 
+/* To another ring and back, again and again, in the midst of traffic: each comes once, in order. */
+static void completions_follow_their_queue_to_another_ring(void **state)
+{
+	(void)state;
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct fx_cq_rx next = {.ring = NULL};
+		uint32_t area = 0, moves = 0;
+		struct rig r;
+
+		rig_start(&r, seed);
+		for (int i = 0; i < STEPS; i++) {
+			struct fx_cqe c;
+
+			if (!dice(2) && r.cq.pi - r.cqx.head->ci < 1u << (next.ring ? 2 : r.cqx.shift)) {
+				c.index = r.cq.pi;
+				assert_int_equal(fx_cq_push(&r.cq, &c), 0);
+			}
+			if (!dice(3) && fx_cq_take(&r.cqx, &c)) {
+				assert_int_equal(c.index, r.cqx.ci - 1);
+				fx_cq_publish_ci(&r.cqx);
+			}
+			if (next.ring && r.cqx.ci == next.origin) {
+				next.ci = r.cqx.ci;
+				r.cqx = next;
+				next.ring = NULL;
+			}
+			if (!next.ring && !dice(20)) {
+				uint32_t shift = 2 + (uint32_t)dice(3), at = CQ + 2048 * (area ^ 1), end = 0;
+				struct fx_cq to = {.shift = 0};
+				struct fx_mirror_cq *copy;
+				int err;
+
+				memset(host + at, 0, 2048);
+				((struct fx_cq_head *)(void *)(host + at))->ci = r.cqx.ci;
+				copy = fx_mirror_cq_new(r.x, IOVA + at, shift, &to);
+				assert_non_null(copy);
+				err = fx_mirror_cq_move(r.mcq, copy, r.cqx.ci, &end);
+				fx_mirror_cq_free(copy);
+				assert_int_equal(err, r.cq.pi - r.cqx.ci > 1u << shift ? -EINVAL : 0);
+				if (!err) {
+					moves++;
+					area ^= 1;
+					next = (struct fx_cq_rx){.head = (void *)(host + at),
+								 .ring = (void *)(host + at + FX_LINE),
+								 .shift = shift,
+								 .origin = end};
+					r.cqx.head = next.head;
+				}
+			}
+			if (dice(3))
+				turn(&r);
+		}
+		assert_true(moves > 5 && r.cq.pi > 100);
+		assert_int_equal(r.overrun, 0);
+		assert_int_equal(r.broken, 0);
+		rig_end(&r);
+	}
+}
+
 static void what_a_lossy_queue_has_no_room_for_is_lost(void **state)
 {
 	enum { SIZE = 1 << CQ_SHIFT };
@@ -531,6 +590,7 @@ int main(void)
 		cmocka_unit_test(pipe_keeps_order_and_never_sleeps_over_an_entry),
 		cmocka_unit_test(completions_arrive_in_order_and_before_their_events),
 		cmocka_unit_test(an_overrun_is_found_exactly),
+		cmocka_unit_test(completions_follow_their_queue_to_another_ring),
 		cmocka_unit_test(what_a_lossy_queue_has_no_room_for_is_lost),
 		cmocka_unit_test(events_that_find_no_room_are_lost_and_the_rest_arrive),
 		cmocka_unit_test(a_look_finds_what_was_posted_before_it),

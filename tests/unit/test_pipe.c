@@ -325,6 +325,55 @@ static void test_cq_lossy(void **state)
 	}
 }
 
+/* From any index, in the midst of a lap, to a larger ring or a smaller one; and never to one that is too small. */
+static void test_cq_move(void **state)
+{
+	static struct cq q, next;
+
+	(void)state;
+	for (unsigned s = 0; s < STARTS; s++)
+		for (unsigned shift = 1; shift <= 4; shift++)
+			for (uint32_t left = 0; left <= 8; left++) {
+				uint64_t m = 0, got = 0;
+				uint32_t end = 0;
+
+				cq_init(&q, 3, starts[s]);
+				cq_init(&next, shift, 0);
+				for (unsigned i = 0; i < 5 + s; i++) {
+					assert_int_equal(cq_give(&q, m++), 0);
+					cq_get(&q, got++);
+					fx_cq_publish_ci(&q.host);
+				}
+				while (m - got < left)
+					assert_int_equal(cq_give(&q, m++), 0);
+				next.mem.cq_head.ci = q.host.ci;
+				assert_int_equal(fx_cq_move(&q.core, &next.core, q.host.ci - 9, &end),
+						 -EINVAL);
+				assert_int_equal(fx_cq_move(&q.core, &next.core, q.core.pi + 1, &end),
+						 -EINVAL);
+				assert_int_equal(fx_cq_move(&q.core, &next.core, q.host.ci, &end),
+						 left > 1u << shift ? -EINVAL : 0);
+				if (left > 1u << shift)
+					continue;
+				assert_int_equal(end, q.core.pi);
+				while (m - got < 1u << shift)
+					assert_int_equal(cq_give(&q, m++), 0);
+				for (uint32_t i = 0; i < left; i++)
+					cq_get(&q, got++);
+				assert_false(fx_cq_take(&q.host, &(struct fx_cqe){0}));
+				assert_int_equal(q.host.ci, end);
+				next.host.origin = next.host.ci = end;
+				q.host = next.host;
+				for (unsigned i = 0; i < 100; i++) {
+					while (got < m)
+						cq_get(&q, got++);
+					fx_cq_publish_ci(&q.host);
+					assert_false(fx_cq_take(&q.host, &(struct fx_cqe){0}));
+					assert_int_equal(cq_give(&q, m++), 0);
+				}
+			}
+}
+
 static void test_cq_stamp(void **state)
 {
 	struct fx_cqe c;
@@ -509,6 +558,7 @@ int main(void)
 		cmocka_unit_test(test_cq_overrun),
 		cmocka_unit_test(test_cq_lossy),
 		cmocka_unit_test(test_cq_stamp),
+		cmocka_unit_test(test_cq_move),
 		cmocka_unit_test(test_arms),
 		cmocka_unit_test(test_events),
 	};
