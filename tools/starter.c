@@ -299,14 +299,14 @@ static bool ticket_answers(const char *name)
 	for (unsigned i = 0; !answers && fx_dir(i, dir, sizeof(dir)); i++) {
 		struct fx_msg_why why;
 		struct fx_ticket t;
-		uint64_t size;
+		struct fx_auth_rep rep;
 		int fd;
 
 		fx_text(path, sizeof(path), "%s/%s.tcp", dir, name);
 		if (fx_ticket_read(path, false, &t) < 0)
 			continue;
 		fd = fx_ticket_connect(&t, FX_GREET_MS);
-		answers = fd >= 0 && fx_ticket_show(fd, &t, &size, &why) == 0;
+		answers = fd >= 0 && fx_ticket_show(fd, &t, &rep, &why) == 0;
 		if (fd >= 0)
 			close(fd);
 	}

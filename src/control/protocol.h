@@ -84,6 +84,8 @@ struct fx_auth_req {
 struct fx_auth_rep {
 	struct fx_msg_head head;
 	uint64_t arena_size;
+	uint32_t pid; /* of a core that needs the process's leave to reach its memory; 0: it does not */
+	uint32_t rsvd;
 };
 /* So many records are in the event ring, for whoever waits on the channel. */
 struct fx_wake_msg {

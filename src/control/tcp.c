@@ -140,6 +140,7 @@ int fx_auth(struct fx_client *c)
 	cred.uid = id.uid;
 	err = fx_client_known(c, &cred);
 	c->rep.auth_rep.arena_size = FX_ARENA_SIZE;
+	c->rep.auth_rep.pid = (uint32_t)getpid();
 	return err;
 }
 

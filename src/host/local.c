@@ -252,15 +252,20 @@ static int connect_to(const char *path, bool named)
  * Where Yama only lets parents look into a process, the core of an ordinary user needs this one's leave; root does not.
  * There is one such leave in a process: a debugger that got it before has it no more.
  */
+void fx_let_in(pid_t core)
+{
+	if (access("/proc/sys/kernel/yama/ptrace_scope", F_OK) == 0)
+		prctl(PR_SET_PTRACER, core, 0, 0,
+		      0); /* refused: the core says that it cannot open our memory */
+}
+
 static void let_in(int fd)
 {
 	struct ucred cred;
 	socklen_t len = sizeof(cred);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && cred.uid && cred.uid == geteuid() &&
-	    access("/proc/sys/kernel/yama/ptrace_scope", F_OK) == 0)
-		prctl(PR_SET_PTRACER, cred.pid, 0, 0,
-		      0); /* refused: the core says that it cannot open our memory */
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && cred.uid && cred.uid == geteuid())
+		fx_let_in(cred.pid);
 }
 
 int fx_local_open(const char *path, bool named, struct fx_link **link)

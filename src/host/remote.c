@@ -428,17 +428,23 @@ static int make_arena(struct remote *r)
 static int connect_core(struct remote *r, const struct fx_ticket *t, bool *refused)
 {
 	struct fx_msg_why why;
+	struct fx_auth_rep rep;
 	int err;
 
 	r->fd = fx_ticket_connect(t, FX_CALL_MS);
 	if (r->fd < 0)
 		return r->fd;
-	err = fx_ticket_show(r->fd, t, &r->arena_size, &why);
+	err = fx_ticket_show(r->fd, t, &rep, &why);
 	if (err && why.why[0]) {
 		fx_why("%s", why.why);
 		*refused = true;
 	}
-	return err;
+	if (err)
+		return err;
+	r->arena_size = rep.arena_size;
+	if (rep.pid && rep.pid <= INT32_MAX && geteuid())
+		fx_let_in((pid_t)rep.pid);
+	return 0;
 }
 
 int fx_remote_open(const char *path, bool named, struct fx_link **link, bool *refused)

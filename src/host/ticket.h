@@ -112,16 +112,15 @@ static inline int fx_ticket_connect(const struct fx_ticket *t, unsigned send_ms)
 }
 
 /*
- * Shows the token, and learns how much memory the rings want. Refused: the core's errno, and why->why is not empty.
+ * Shows the token, and learns how much memory the rings want, and whose leave is asked for. Refused: the core's errno, and why->why is not empty.
  * -EPROTO: whoever listens there is no core; the port is another's by now.
  */
-static inline int fx_ticket_show(int fd, const struct fx_ticket *t, uint64_t *arena_size,
+static inline int fx_ticket_show(int fd, const struct fx_ticket *t, struct fx_auth_rep *rep,
 				 struct fx_msg_why *why)
 {
 	struct fx_auth_req req = {.head = {.magic = FX_PROTO_MAGIC, .op = FX_MSG_AUTH, .size = sizeof(req)},
 				  .pid = (uint32_t)getpid()};
-	struct fx_auth_rep rep;
-	struct fx_msg_head *head = &rep.head;
+	struct fx_msg_head *head = &rep->head;
 
 	memset(why, 0, sizeof(*why));
 	memcpy(req.token, t->token, sizeof(req.token));
@@ -133,10 +132,9 @@ static inline int fx_ticket_show(int fd, const struct fx_ticket *t, uint64_t *ar
 		why->why[FX_WHY_LEN - 1] = '\0';
 		return -head->err;
 	}
-	if (head->err || head->size != sizeof(rep) ||
-	    !fx_read_all(fd, &rep.arena_size, sizeof(rep) - offsetof(struct fx_auth_rep, arena_size)))
+	if (head->err || head->size != sizeof(*rep) ||
+	    !fx_read_all(fd, &rep->arena_size, sizeof(*rep) - offsetof(struct fx_auth_rep, arena_size)))
 		return -EPROTO;
-	*arena_size = rep.arena_size;
 	fx_receive_for(fd, 0);
 	return 0;
 }

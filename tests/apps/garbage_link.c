@@ -58,15 +58,16 @@ static int connect_far(const char *path, struct link *l, bool shown)
 	struct fx_ticket t;
 	struct fx_msg_why why;
 	int err = fx_ticket_read(path, true, &t), fd = err ? err : fx_ticket_connect(&t, FX_TICKET_MS);
-	uint64_t size = 0;
+	struct fx_auth_rep rep;
 
 	if (fd < 0 || !shown)
 		return fd;
 	/* one who is a stranger for too long is refused, as is the 65th */
-	err = fx_ticket_show(fd, &t, &size, &why);
-	l->arena_size = size;
-	if (!err)
+	err = fx_ticket_show(fd, &t, &rep, &why);
+	if (!err) {
+		l->arena_size = rep.arena_size;
 		return fd;
+	}
 	close(fd);
 	return err == -EPROTO ? -EAGAIN : err;
 }
