@@ -112,8 +112,11 @@ void fx_completer_lost(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w)
 		return; /* of an earlier life, or it went again and arrived */
 	w->status = FX_WC_LOC_PROT_ERR;
 	w->syndrome = FX_CAUSE_LOST_SOURCE;
-	if (!passed)
-		fx_requester_rewind(tp, qp);
+	if (passed)
+		return;
+	if (!qp->acks)
+		qp->una_psn = qp->next_psn; /* what was sent is not sent again */
+	fx_requester_rewind(tp, qp);
 }
 
 /* Of a WQE that fails without the peer's doing. */
@@ -122,10 +125,28 @@ static enum fx_cause own_cause(const struct fx_wqe *w)
 	return w->syndrome ? w->syndrome : FX_CAUSE_BAD_REQUEST;
 }
 
+/*
+ * Nobody tells how fast the receiver is, but what waits in the transmit queue does: there the window ends. A port that
+ * hands the very buffers over so holds back whoever sends faster than they are taken.
+ */
+static void window_of_segments(struct fx_qp *qp)
+{
+	uint32_t out = qp->refs < qp->window ? qp->refs : qp->window;
+
+	qp->una_psn = fx_psn_add(qp->next_psn, 0u - out);
+}
+
+void fx_completer_left(struct fx_tp *tp, struct fx_qp *qp)
+{
+	window_of_segments(qp);
+	fx_completer_settle(tp, qp);
+	fx_run(tp, qp);
+}
+
 /* So it is over when its segments have left (guarantee L1). */
 void fx_completer_sent(struct fx_tp *tp, struct fx_qp *qp)
 {
-	qp->una_psn = qp->next_psn;
+	window_of_segments(qp);
 	if (qp->ack.index == qp->cur.index)
 		return; /* there is more of it */
 	qp->ack = qp->cur;

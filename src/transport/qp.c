@@ -53,7 +53,7 @@ int fx_qp_attach(struct fx_tp *tp, struct fx_qp *qp)
 	if (err)
 		return err;
 	qp->tp = tp;
-	qp->window = tp->cfg.window ? tp->cfg.window : FX_WINDOW;
+	qp->window = !qp->acks ? FX_UNACKED : tp->cfg.window ? tp->cfg.window : FX_WINDOW;
 	if (qp->type == FX_QPT_UD)
 		fx_qp_set_mtu(qp, tp->cfg.mtu ? 24u - (uint32_t)__builtin_clz(tp->cfg.mtu) : 5);
 	tp->qps[i] = qp;
@@ -150,6 +150,7 @@ void fx_qp_send_error(struct fx_tp *tp, struct fx_qp *qp, enum fx_cause cause, s
 	qp->cause = cause;
 	qp->draining = false;
 	qp->cut_err = 0;
+	qp->una_psn = qp->next_psn;
 	fx_wqe_stop(qp, behind);
 	fx_touch(tp, qp);
 	if (tp->cfg.env.trouble)

@@ -74,6 +74,7 @@ enum {
 	FX_ATOMIC_LEN = 8,
 	FX_JOBS = 2 * FX_MAX_RD_ATOMIC,
 	FX_WINDOW = 128,    /* packets in flight per QP */
+	FX_UNACKED = 64,    /* segments in the transmit queue, where nobody acknowledges */
 	FX_READ_CHUNK = 64, /* response packets one READ request asks for: paces the responder */
 	FX_BACKLOG = 512,   /* packets of a QP that may wait for placement */
 	FX_KEEP = 6144,	    /* of FX_BUFFERS: a context may keep what all together leave of it */
@@ -397,6 +398,8 @@ void fx_completer_lost(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w);
 void fx_completer_timer(struct fx_tp *tp, struct fx_qp *qp);
 void fx_completer_settle(struct fx_tp *tp, struct fx_qp *qp); /* a local error whose turn has come */
 void fx_completer_sent(struct fx_tp *tp, struct fx_qp *qp);   /* a packet was cut that nobody acknowledges */
+void fx_completer_left(struct fx_tp *tp,
+		       struct fx_qp *qp); /* ... and segments have left the transmit queue */
 
 /* ---- responder.c ---- */
 void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);

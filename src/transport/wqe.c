@@ -145,6 +145,14 @@ void fx_wqe_drop_all(struct fx_tp *tp, struct fx_qp *qp, uint32_t index)
 	qp->cut_off = qp->cut_sge = qp->cut_sge_off = 0;
 }
 
+/* A request's last segment: its completion may have waited for this, and where nobody acknowledges the next packet. */
+static void awaited(struct fx_tp *tp, struct fx_qp *qp)
+{
+	fx_touch(tp, qp);
+	if (!qp->acks)
+		fx_completer_left(tp, qp);
+}
+
 void fx_tp_seg_done(struct fx_tp *tp, struct fx_wqe *w, struct fx_mw *mw)
 {
 	struct fx_chunk *c;
@@ -162,7 +170,7 @@ void fx_tp_seg_done(struct fx_tp *tp, struct fx_wqe *w, struct fx_mw *mw)
 	if (--c->refs == 0 && c->retired)
 		chunk_put(tp, c);
 	else if (w->refs == 0 && qp->una.index != qp->post_index && (w->again || qp->state == FX_QPS_ERR))
-		fx_touch(tp, qp); /* its completion may have waited for this */
+		awaited(tp, qp);
 }
 
 /* Room for a WQE of `nslots` at the end of the queue, or NULL. */

@@ -199,6 +199,21 @@ pair()
 	fi
 }
 
+# variants PROGRAM [ARGS]: a perftest program, once with each line of the input as further options; its table has one line
+variants()
+{
+	local options
+	while read -r options <&3; do
+		# shellcheck disable=SC2086
+		pair "$@" -F $options
+		[ "$(grep -Ec '^ +[0-9]+ +[0-9]+ +[0-9.]+ +[0-9.]+' "$TMP/client.out")" = 1 ] || {
+			echo "$* $options: no result:"
+			cat "$TMP/client.out"
+			return 1
+		}
+	done 3<&0
+}
+
 # aside NAME COMMAND...: with files of its own, for what runs beside something else
 aside()
 {

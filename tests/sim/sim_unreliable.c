@@ -97,6 +97,31 @@ static void completes_when_it_has_left(void **state)
 	}
 }
 
+/*
+ * On a link that hands the buffers over, a sender is held back by whoever has them: a receiver whose copies take long
+ * costs time and no message.
+ */
+static void does_not_outrun(void **state)
+{
+	static const struct pair_opt opts[] = {{.type = FX_QPT_UC, .chaos = true},
+					       {.type = FX_QPT_UC, .chaos = true, .look_ns = 5000}};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(opts) / sizeof(opts[0]); i++) {
+		struct pair *p = pair_create(&opts[i]);
+
+		pair_fill(p, 0, 0, 900000, 4);
+		pair_recv(p, 1, 0, 900000);
+		pair_post(p, 0, FX_WR_SEND, 0, 900000, 0);
+		pair_run(p, 2000 * MS);
+		pair_expect(p, 0, FX_WC_SEND, 0, FX_WC_SUCCESS);
+		assert_int_equal(pair_counters(p, 1)->rx_backlog, 0);
+		pair_expect(p, 1, FX_WC_RECV, 0, FX_WC_SUCCESS);
+		pair_check(p, 1, 0, 900000, 4);
+		silent_end(p);
+	}
+}
+
 /* ---- UC: what is lost ---- */
 
 static enum pair_fate drop_one(struct pair *p, unsigned from, const struct fx_bth *bth)
@@ -585,21 +610,14 @@ static void uc_orders(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(uc_one_of_each),
-		cmocka_unit_test(completes_when_it_has_left),
-		cmocka_unit_test(uc_any_packet_lost),
-		cmocka_unit_test(uc_no_receive),
-		cmocka_unit_test(uc_too_long),
-		cmocka_unit_test(uc_without_right),
-		cmocka_unit_test(receive_that_may_not_be_written),
-		cmocka_unit_test(send_error_is_sqe),
-		cmocka_unit_test(source_goes_while_gathered),
-		cmocka_unit_test(error_and_reset),
-		cmocka_unit_test(ud_messages),
-		cmocka_unit_test(ud_scattered),
-		cmocka_unit_test(ud_dropped),
-		cmocka_unit_test(ud_refused_here),
-		cmocka_unit_test(strangers),
+		cmocka_unit_test(uc_one_of_each),    cmocka_unit_test(completes_when_it_has_left),
+		cmocka_unit_test(does_not_outrun),   cmocka_unit_test(uc_any_packet_lost),
+		cmocka_unit_test(uc_no_receive),     cmocka_unit_test(uc_too_long),
+		cmocka_unit_test(uc_without_right),  cmocka_unit_test(receive_that_may_not_be_written),
+		cmocka_unit_test(send_error_is_sqe), cmocka_unit_test(source_goes_while_gathered),
+		cmocka_unit_test(error_and_reset),   cmocka_unit_test(ud_messages),
+		cmocka_unit_test(ud_scattered),	     cmocka_unit_test(ud_dropped),
+		cmocka_unit_test(ud_refused_here),   cmocka_unit_test(strangers),
 		cmocka_unit_test(uc_orders),
 	};
 

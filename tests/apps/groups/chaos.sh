@@ -24,3 +24,17 @@ case_perftest()
 		pair "$program" -a -n 20 -F
 	done
 }
+
+case_unreliable()
+{
+	local size program
+	for size in 1 64 4096; do
+		pair ibv_uc_pingpong -c -g 0 -s "$size" -n 500
+		pair ibv_ud_pingpong -c -g 0 -s "$size" -n 500
+	done
+	pair ibv_uc_pingpong -c -g 0 -s 100000 -n 50
+	for program in "ib_write_bw -c UC" "ib_send_bw -c UC" "ib_send_bw -c UD" "ib_send_lat -c UD"; do
+		# shellcheck disable=SC2086
+		pair $program -a -n 400 -F
+	done
+}

@@ -66,21 +66,6 @@ case_ib_write_bw_many_qps()
 # 100 unless told), the last too. With a rest, and several QPs both ways, a side may believe to be done before it has sent
 # all, and the other waits for ever.
 
-# variants PROGRAM [ARGS]: once with each line of the input as further options; its table has one line
-variants()
-{
-	local options
-	while read -r options <&3; do
-		# shellcheck disable=SC2086
-		pair "$@" -F $options
-		[ "$(grep -Ec '^ +[0-9]+ +[0-9]+ +[0-9.]+ +[0-9.]+' "$TMP/client.out")" = 1 ] || {
-			echo "$* $options: no result:"
-			cat "$TMP/client.out"
-			return 1
-		}
-	done 3<&0
-}
-
 # What all programs for bandwidth know.
 bw_variants()
 {
