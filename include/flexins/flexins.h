@@ -162,6 +162,33 @@ struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length,
  */
 int flexins_dereg_mr(struct ibv_mr *mr);
 
+/*
+ * Changes the region (IBTA 11.2.7.5): to memory at addr, to another domain of its context, to other rights, as flags, of
+ * enum ibv_rereg_mr_flags, say. Its keys are others afterwards. Returns 0, or IBV_REREG_MR_ERR_INPUT with errno, and the
+ * region is as it was: EINVAL: flags or what they name; EBUSY: windows are bound to it; what flexins_reg_mr() fails with.
+ */
+int flexins_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access);
+/*
+ * Registers `length` bytes of a dma-buf from `offset` on, which keys address from `iova`. The descriptor is not kept. The
+ * exporter has to let processes map it; mr->addr is where. EBADF, EINVAL: fd is no descriptor, or none of a dma-buf.
+ */
+struct ibv_mr *flexins_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd,
+				     int access);
+
+/* ---- domains of threads ---- */
+
+/* Returns a thread domain, to be freed with flexins_dealloc_td(). attr->comp_mask has to be 0 (EINVAL). */
+struct ibv_td *flexins_alloc_td(struct ibv_context *context, struct ibv_td_init_attr *attr);
+/* Returns 0; EBUSY: it is in parent domains. */
+int flexins_dealloc_td(struct ibv_td *td);
+/*
+ * A domain that is attr->pd as to rights and keys, to be freed with flexins_dealloc_pd(). attr->td: NULL, or the thread
+ * domain of what is made in it. Allocators and pd_context are taken and never used: rings lie in memory of the
+ * library's own. EINVAL: no domain, one of another context, or an unknown comp_mask.
+ */
+struct ibv_pd *flexins_alloc_parent_domain(struct ibv_context *context,
+					   struct ibv_parent_domain_init_attr *attr);
+
 /* ---- memory windows (IBTA 10.6.6, 10.6.7; 11.2 Allocate/Deallocate Memory Window, 11.4.1.1 Post Send Request) ---- */
 
 /*
@@ -206,7 +233,7 @@ struct ibv_cq *flexins_create_cq(struct ibv_context *context, int cqe, void *cq_
 				 struct ibv_comp_channel *channel, int comp_vector);
 /*
  * The same, for polling one completion at a time by ibv_start_poll(), ibv_next_poll(), ibv_end_poll() and
- * ibv_wc_read_*(). attr: not kept. EOPNOTSUPP: comp_mask other than IBV_CQ_INIT_ATTR_MASK_FLAGS, unknown flags, or
+ * ibv_wc_read_*(). attr: not kept. EOPNOTSUPP: an unknown comp_mask, unknown flags, or
  * wc_flags of what RoCE does not have (cvlan, flow tags, tag matching). With IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN a completion
  * that finds no room is lost; with IBV_CREATE_CQ_ATTR_SINGLE_THREADED one thread at a time may poll so. Completion timestamps
  * are in ns, of the clock of flexins_query_rt_values(), modulo completion_timestamp_mask + 1. Between start and end any
@@ -330,6 +357,10 @@ int flexins_destroy_qp(struct ibv_qp *qp);
  * what the question is). op: of enum ibv_wr_opcode; flags: 0.
  */
 int flexins_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode op, uint32_t flags);
+/* Enhanced connection establishment. *ece becomes zero: there is nothing to negotiate. Returns 0. */
+int flexins_query_ece(struct ibv_qp *qp, struct ibv_ece *ece);
+/* Returns 0 for what flexins_query_ece() told; EOPNOTSUPP: a vendor's options; EINVAL: an unknown comp_mask. */
+int flexins_set_ece(struct ibv_qp *qp, struct ibv_ece *ece);
 /*
  * The QP for ibv_wr_*(); NULL: it was not created with send_ops_flags. From ibv_wr_start() to ibv_wr_complete() or
  * ibv_wr_abort() a batch keeps other posters of the QP out; polling is allowed meanwhile. What setters point at is free
@@ -445,17 +476,8 @@ int flexins_fork_init(void);
 /* Returns IBV_FORK_ENABLED after flexins_fork_init(), IBV_FORK_UNNEEDED before. */
 enum ibv_fork_status flexins_is_fork_initialized(void);
 
-/*
- * ---- not here yet ----
- * Functions that return an object return NULL with errno EOPNOTSUPP; the others return EOPNOTSUPP, rereg_mr
- * IBV_REREG_MR_ERR_INPUT with that errno (the region stays valid), and nothing changes. What unimport_*() takes
- * cannot be had.
- */
-int flexins_query_ece(struct ibv_qp *qp, struct ibv_ece *ece);
-int flexins_set_ece(struct ibv_qp *qp, struct ibv_ece *ece);
-int flexins_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access);
-struct ibv_mr *flexins_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd,
-				     int access);
+/* ---- device memory: there is none. NULL with errno EOPNOTSUPP, and nothing to be forgotten ---- */
+
 struct ibv_dm *flexins_import_dm(struct ibv_context *context, uint32_t handle);
 void flexins_unimport_dm(struct ibv_dm *dm);
 

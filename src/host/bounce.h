@@ -79,7 +79,7 @@ void fx_pool_put(struct fx_pool *p, struct fx_bounce *b);
 static inline struct fx_pool *fx_pool_of(const struct fx_vqp *qp)
 {
 	/* acquire: against the release of fx_pool_make() */
-	return __atomic_load_n(&fx_pd_of(qp->qp.pd)->pool, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&fx_pd_of(qp->qp.pd)->root->pool, __ATOMIC_ACQUIRE);
 }
 
 /* ---- bounce.c ---- */

@@ -191,6 +191,9 @@ static void set_ops(struct fx_context *ctx)
 	ctx->verbs.create_srq_ex = flexins_create_srq_ex;
 	ctx->verbs.create_cq_ex = flexins_create_cq_ex;
 	ctx->verbs.modify_cq = flexins_modify_cq;
+	ctx->verbs.alloc_td = flexins_alloc_td;
+	ctx->verbs.dealloc_td = flexins_dealloc_td;
+	ctx->verbs.alloc_parent_domain = flexins_alloc_parent_domain;
 	ctx->verbs.query_rt_values = flexins_query_rt_values;
 	c->abi_compat = __VERBS_ABI_IS_EXTENDED;
 	c->device = &ctx->device->dev;

@@ -463,6 +463,8 @@ int flexins_destroy_cq(struct ibv_cq *ibcq)
 	fx_channel_forget(cq);
 	fx_events_wait_acked(&ibcq->mutex, &ibcq->cond, &ibcq->comp_events_completed, &cq->comp_delivered);
 	fx_subject_fini(&cq->subject, &ibcq->async_events_completed);
+	if (cq->parent) /* release: the last use comes before whoever frees it */
+		__atomic_fetch_sub(&cq->parent->users, 1, __ATOMIC_RELEASE);
 	free(cq->qps.e);
 	free(cq);
 	return 0;

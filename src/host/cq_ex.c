@@ -92,7 +92,7 @@ enum {
 	STAMPS = IBV_WC_EX_WITH_COMPLETION_TIMESTAMP | IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK,
 	FIELDS = IBV_WC_STANDARD_FLAGS |
 		 STAMPS, /* which can be read whether asked for or not, but for stamps */
-	ATTRS = IBV_CQ_INIT_ATTR_MASK_FLAGS,
+	ATTRS = IBV_CQ_INIT_ATTR_MASK_FLAGS | IBV_CQ_INIT_ATTR_MASK_PD,
 	FLAGS = IBV_CREATE_CQ_ATTR_SINGLE_THREADED | IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN,
 };
 
@@ -105,6 +105,9 @@ static int check(const struct ibv_cq_init_attr_ex *a, uint32_t flags)
 	else if (a->wc_flags & ~(uint64_t)FIELDS)
 		fx_why("ibv_create_cq_ex: wc_flags %#llx: this device has %#x",
 		       (unsigned long long)a->wc_flags, FIELDS);
+	else if (a->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD &&
+		 (!a->parent_domain || fx_pd_of(a->parent_domain)->root == fx_pd_of(a->parent_domain)))
+		return EINVAL;
 	else
 		return 0;
 	return EOPNOTSUPP;
@@ -143,6 +146,10 @@ struct ibv_cq_ex *flexins_create_cq_ex(struct ibv_context *c, struct ibv_cq_init
 	if (!cq)
 		return NULL;
 	cq->single = flags & IBV_CREATE_CQ_ATTR_SINGLE_THREADED;
+	if (a->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD) {
+		cq->parent = fx_pd_of(a->parent_domain);
+		__atomic_fetch_add(&cq->parent->users, 1, __ATOMIC_RELAXED);
+	}
 	set_functions(&cq->ex);
 	return &cq->ex;
 }

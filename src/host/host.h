@@ -13,6 +13,8 @@
  *	query.c		device, port, GID and P_Key answers
  *	state.h		what the device is, for programs that only look around
  *	mr.c		protection domains and memory regions
+ *	dmabuf.c	regions of dma-bufs
+ *	domain.c	parent domains and thread domains
  *	convert.c	turning private pages into shared ones
  *	stacks.c	which memory is a stack, and must stay private
  *	ranges.c	which memory was converted
@@ -194,11 +196,18 @@ struct fx_context {
 };
 
 struct fx_pool;
+struct fx_vtd {
+	struct ibv_td td;
+	uint32_t users; /* parent domains, atomic */
+};
 struct fx_vpd {
 	struct ibv_pd pd;
 	uint32_t users;	      /* atomic */
 	struct fx_pool *pool; /* of bounce buffers, NULL until there is slow memory, atomic */
 	struct fx_vpd *next;  /* of its context, under its lock */
+	/* of a parent domain: what it was made of; of any other: itself, NULL, NULL */
+	struct fx_vpd *root, *base;
+	struct fx_vtd *td;
 };
 struct fx_vmr {
 	struct ibv_mr mr;
@@ -210,6 +219,8 @@ struct fx_vmr {
 	uint32_t writers;	     /* copies under way, atomic */
 	struct fx_vmr *next;	     /* of its bucket */
 	struct fx_vmr *peer, **back; /* of its context, under its lock: there may be many */
+	void *map;		     /* made for it, of a dma-buf; NULL: it is the application's */
+	size_t map_len;
 };
 struct fx_vmw {
 	struct ibv_mw mw;
@@ -239,13 +250,14 @@ struct fx_vcq {
 	};
 	struct fx_context *ctx;
 	uint32_t lock;
-	uint32_t first;	     /* ring to look at first */
-	uint32_t empty;	     /* polls in a row that found nothing */
-	uint32_t stale;	     /* CQEs of QPs that were reset or destroyed */
-	uint32_t poll_lock;  /* cq_ex.c's, from start to end of a poll; taken before any other */
-	uint32_t flush_at;   /* where in qps there may be more to flush */
-	bool single;	     /* ... by nobody: the application has one thread for it */
-	struct fx_taken now; /* the completion that is being read */
+	uint32_t first;	       /* ring to look at first */
+	uint32_t empty;	       /* polls in a row that found nothing */
+	uint32_t stale;	       /* CQEs of QPs that were reset or destroyed */
+	uint32_t poll_lock;    /* cq_ex.c's, from start to end of a poll; taken before any other */
+	uint32_t flush_at;     /* where in qps there may be more to flush */
+	struct fx_vpd *parent; /* domain, if it was created in one */
+	bool single;	       /* ... by nobody: the application has one thread for it */
+	struct fx_taken now;   /* the completion that is being read */
 	uint64_t looked_ms;
 	struct fx_cq_ring ring[FX_RINGS];
 	struct fx_qp_table qps;
@@ -381,6 +393,9 @@ void fx_windows_unlock(void);
 bool fx_windows_helper(void);
 /* Both steps of a registration. */
 int fx_register(struct fx_context *ctx, struct fx_reg_mr_req *req, struct fx_reg_mr_done_rep *keys);
+
+/* ---- domain.c ---- */
+void fx_parent_free(struct fx_vpd *pd);
 
 /* ---- qp.c ---- */
 struct ibv_qp_cap fx_qp_room(const struct fx_vqp *qp);

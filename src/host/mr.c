@@ -89,6 +89,7 @@ struct ibv_pd *flexins_alloc_pd(struct ibv_context *c)
 	}
 	pd->pd.context = c;
 	pd->pd.handle = rep.handle;
+	pd->root = pd;
 	pthread_mutex_lock(&ctx->lock);
 	pd->next = ctx->pds;
 	ctx->pds = pd;
@@ -105,6 +106,10 @@ int flexins_dealloc_pd(struct ibv_pd *ibpd)
 	/* acquire: against the release of whatever was the last in it */
 	if (__atomic_load_n(&pd->users, __ATOMIC_ACQUIRE))
 		return fx_fail(EBUSY);
+	if (pd->root != pd) {
+		fx_parent_free(pd);
+		return 0;
+	}
 	fx_pool_free(pd);
 	err = fx_ask_drop(ctx, FX_MSG_DEALLOC_PD, ibpd->handle);
 	if (err && fx_alive(ctx))
@@ -185,41 +190,56 @@ static int check_region(uintptr_t addr, size_t length, uint64_t iova, unsigned i
 	return 0;
 }
 
-struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova,
-				   unsigned int access)
+/* Gives the core a region that can be. `iova` is where its keys address it from. */
+static int enroll(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access,
+		  struct fx_reg_mr_done_rep *keys)
 {
 	struct fx_reg_mr_req req = {.head = {.op = FX_MSG_REG_MR},
 				    .pd = pd->handle,
 				    .access = access & ~(unsigned)FX_ACCESS_OURS,
 				    .addr = (uintptr_t)addr,
-				    .length = length};
-	struct fx_context *ctx = fx_context_of(pd->context);
-	struct fx_reg_mr_done_rep keys;
-	struct fx_vmr *mr;
-	int err;
+				    .length = length,
+				    .iova = iova};
+	int err = check_region((uintptr_t)addr, length, iova, access);
 
-	req.iova = access & IBV_ACCESS_ZERO_BASED ? 0 : iova;
-	err = check_region((uintptr_t)addr, length, req.iova, access);
-	if (err)
-		return fx_null(err);
-	mr = calloc(1, sizeof(*mr));
-	if (!mr)
-		return fx_null(ENOMEM);
-	err = fx_register(ctx, &req, &keys);
-	if (err) {
-		free(mr);
-		return fx_null(err);
-	}
+	return err ? -err : fx_register(fx_context_of(pd->context), &req, keys);
+}
+
+/* The region is what the core knows by these keys. */
+static void describe(struct fx_vmr *mr, struct ibv_pd *pd, void *addr, size_t length, uint64_t iova,
+		     unsigned int access, const struct fx_reg_mr_done_rep *keys)
+{
 	mr->mr = (struct ibv_mr){.context = pd->context,
 				 .pd = pd,
 				 .addr = addr,
 				 .length = length,
-				 .handle = keys.mr,
-				 .lkey = keys.lkey,
-				 .rkey = keys.rkey};
-	mr->iova = req.iova;
+				 .handle = keys->mr,
+				 .lkey = keys->lkey,
+				 .rkey = keys->rkey};
+	mr->iova = iova;
 	mr->access = access;
-	fx_slow_add(mr, &keys);
+	fx_slow_add(mr, keys);
+	__atomic_fetch_add(&fx_pd_of(pd)->users, 1, __ATOMIC_RELAXED);
+}
+
+struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova,
+				   unsigned int access)
+{
+	struct fx_context *ctx = fx_context_of(pd->context);
+	struct fx_vmr *mr = calloc(1, sizeof(*mr));
+	struct fx_reg_mr_done_rep keys;
+	int err;
+
+	if (!mr)
+		return fx_null(ENOMEM);
+	if (access & IBV_ACCESS_ZERO_BASED)
+		iova = 0;
+	err = enroll(pd, addr, length, iova, access, &keys);
+	if (err) {
+		free(mr);
+		return fx_null(err);
+	}
+	describe(mr, pd, addr, length, iova, access, &keys);
 	pthread_mutex_lock(&ctx->lock);
 	mr->peer = ctx->mrs;
 	if (mr->peer)
@@ -227,13 +247,64 @@ struct ibv_mr *flexins_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length,
 	mr->back = &ctx->mrs;
 	ctx->mrs = mr;
 	pthread_mutex_unlock(&ctx->lock);
-	__atomic_fetch_add(&fx_pd_of(pd)->users, 1, __ATOMIC_RELAXED);
 	return &mr->mr;
 }
 
 struct ibv_mr *flexins_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int access)
 {
 	return flexins_reg_mr_iova(pd, addr, length, (uintptr_t)addr, (unsigned)access);
+}
+
+/* 0, or the errno of a change that cannot be. */
+static int check_change(const struct ibv_mr *mr, int flags, const struct ibv_pd *pd, const void *addr,
+			size_t length, int access)
+{
+	if (!flags || flags & ~IBV_REREG_MR_FLAGS_SUPPORTED)
+		return EINVAL;
+	if (flags & IBV_REREG_MR_CHANGE_TRANSLATION && (!addr || !length))
+		return EINVAL;
+	if (flags & IBV_REREG_MR_CHANGE_PD && (!pd || pd->context != mr->context))
+		return EINVAL;
+	return access && !(flags & IBV_REREG_MR_CHANGE_ACCESS) ? EINVAL : 0;
+}
+
+/*
+ * A new region takes the place of the old one. The new one is there before the old one goes, so that the old one stays if
+ * anything fails: a region that windows are bound to cannot go.
+ */
+int flexins_rereg_mr(struct ibv_mr *ibmr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access)
+{
+	struct fx_vmr *mr = fx_container(ibmr, struct fx_vmr, mr);
+	struct fx_context *ctx = fx_context_of(ibmr->context);
+	bool moves = flags & IBV_REREG_MR_CHANGE_TRANSLATION;
+	unsigned int rights = flags & IBV_REREG_MR_CHANGE_ACCESS ? (unsigned)access : mr->access;
+	uint64_t iova = !moves ? mr->iova : rights & IBV_ACCESS_ZERO_BASED ? 0 : (uintptr_t)addr;
+	int err = check_change(ibmr, flags, pd, addr, length, access);
+	struct ibv_pd *old = ibmr->pd;
+	struct fx_reg_mr_done_rep keys;
+
+	if (!(flags & IBV_REREG_MR_CHANGE_PD))
+		pd = old;
+	if (!moves) {
+		addr = ibmr->addr;
+		length = ibmr->length;
+	}
+	if (!err)
+		err = enroll(pd, addr, length, iova, rights, &keys);
+	if (!err) {
+		err = fx_ask_drop(ctx, FX_MSG_DEREG_MR, ibmr->handle);
+		if (err)
+			fx_ask_drop(ctx, FX_MSG_DEREG_MR, keys.mr);
+	}
+	if (err) {
+		fx_fail(err);
+		return IBV_REREG_MR_ERR_INPUT;
+	}
+	fx_slow_remove(mr);
+	describe(mr, pd, addr, length, iova, rights, &keys);
+	/* release: what the region was used for comes before its domain may go */
+	__atomic_fetch_sub(&fx_pd_of(old)->users, 1, __ATOMIC_RELEASE);
+	return 0;
 }
 
 int flexins_dereg_mr(struct ibv_mr *ibmr)
@@ -252,6 +323,8 @@ int flexins_dereg_mr(struct ibv_mr *ibmr)
 	pthread_mutex_unlock(&ctx->lock);
 	/* release: what the region was used for comes before its domain may go */
 	__atomic_fetch_sub(&fx_pd_of(ibmr->pd)->users, 1, __ATOMIC_RELEASE);
+	if (mr->map)
+		munmap(mr->map, mr->map_len);
 	free(mr);
 	return 0;
 }

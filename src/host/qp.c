@@ -502,3 +502,20 @@ int flexins_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode op, uin
 	(void)flags;
 	return 0; /* a message's last byte is written last; the order of those before is not promised */
 }
+
+/* ---- enhanced connection establishment: there is nothing to negotiate ---- */
+
+int flexins_query_ece(struct ibv_qp *qp, struct ibv_ece *ece)
+{
+	(void)qp;
+	memset(ece, 0, sizeof(*ece));
+	return 0;
+}
+
+int flexins_set_ece(struct ibv_qp *qp, struct ibv_ece *ece)
+{
+	(void)qp;
+	if (ece->comp_mask)
+		return fx_fail(EINVAL);
+	return ece->vendor_id ? fx_fail(EOPNOTSUPP) : 0;
+}

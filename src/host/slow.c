@@ -50,7 +50,7 @@ void fx_slow_add(struct fx_vmr *mr, const struct fx_reg_mr_done_rep *keys)
 		return; /* the helper thread does it */
 	memcpy(mr->slow, keys->slow, n * sizeof(*mr->slow));
 	mr->nslow = n;
-	fx_pool_make(fx_pd_of(mr->mr.pd));
+	fx_pool_make(fx_pd_of(mr->mr.pd)->root);
 	fx_lock(&ctx->slow_lock);
 	mr->next = *bucket;
 	*bucket = mr;
@@ -82,7 +82,8 @@ const struct fx_vmr *fx_slow_find(struct fx_vqp *qp, const struct ibv_sge *sge, 
 {
 	const struct fx_vmr *mr = find(qp->ctx, sge->lkey);
 
-	if (!mr || mr->mr.pd != qp->qp.pd || !covers(mr, sge->addr, sge->length))
+	if (!mr || fx_pd_of(mr->mr.pd)->root != fx_pd_of(qp->qp.pd)->root ||
+	    !covers(mr, sge->addr, sge->length))
 		return NULL;
 	return land && !(mr->access & IBV_ACCESS_LOCAL_WRITE) ? NULL : mr;
 }

@@ -26,6 +26,7 @@ const struct section *const sections[] = {
 	&section_errors,
 	&section_events,
 	&section_windows,
+	&section_extended,
 	&section_threads,
 	&section_process,
 	NULL,
