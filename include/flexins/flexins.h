@@ -296,10 +296,25 @@ void flexins_ack_cq_events(struct ibv_cq *cq, unsigned int nevents);
  */
 struct ibv_srq *flexins_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *attr);
 /*
- * The same, extended: comp_mask must have IBV_SRQ_INIT_ATTR_PD, and may have IBV_SRQ_INIT_ATTR_TYPE with IBV_SRQT_BASIC;
- * EOPNOTSUPP: anything else.
+ * The same, extended: comp_mask must have IBV_SRQ_INIT_ATTR_PD, and may have IBV_SRQ_INIT_ATTR_TYPE. Of type IBV_SRQT_XRC it
+ * must have IBV_SRQ_INIT_ATTR_XRCD and IBV_SRQ_INIT_ATTR_CQ too: messages that arrive at any XRC_RECV QP of the domain and
+ * name the SRQ's number are received here, reach memory of its pd, and complete in its cq. Both outlive it. EOPNOTSUPP: other
+ * types; EINVAL: the domain or the CQ is missing, is of another context, or is given for IBV_SRQT_BASIC.
  */
 struct ibv_srq *flexins_create_srq_ex(struct ibv_context *context, struct ibv_srq_init_attr_ex *attr);
+/* By which messages of XRC name it. Returns 0; EINVAL: it is not of type IBV_SRQT_XRC. Programs call ibv_get_srq_num(). */
+int flexins_get_srq_num(struct ibv_srq *srq, uint32_t *number);
+
+/*
+ * Opens the XRC domain (IBTA A14) of the file that attr->fd is open for, which the caller may close at once; processes
+ * that open it by the same file share it. fd -1: a new domain without a file. attr->oflags: O_CREAT makes the domain of a
+ * file that has none yet, O_EXCL refuses one that exists. Returns a domain, to be freed with flexins_close_xrcd();
+ * EINVAL: comp_mask lacks the fd or the flags, or O_EXCL and it exists; EAGAIN: it does not, and no O_CREAT; EBADF.
+ * Programs call it as ibv_open_xrcd().
+ */
+struct ibv_xrcd *flexins_open_xrcd(struct ibv_context *context, struct ibv_xrcd_init_attr *attr);
+/* Returns 0; EBUSY: SRQs or QPs of this context use it. The domain ends when nobody has it open. */
+int flexins_close_xrcd(struct ibv_xrcd *xrcd);
 /*
  * attr_mask: IBV_SRQ_LIMIT arms the limit: as soon as the core finds fewer than srq_limit receives in the queue, which
  * may be now, the event IBV_EVENT_SRQ_LIMIT_REACHED is delivered, and the limit is 0. 0 disarms it. Returns 0; EINVAL: more

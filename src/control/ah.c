@@ -42,8 +42,9 @@ int fx_create_ah(struct fx_client *c)
 	if (!pd)
 		return -EINVAL;
 	if (!req.attr.is_global)
-		return fx_refuse(c, -EINVAL,
-				 "an address handle without a GID: RoCE needs one (is_global), choose a GID index");
+		return fx_refuse(
+			c, -EINVAL,
+			"an address handle without a GID: RoCE needs one (is_global), choose a GID index");
 	ah = calloc(1, sizeof(*ah));
 	if (!ah)
 		return fx_refuse(c, -ENOMEM, "cannot allocate an address handle");

@@ -29,6 +29,7 @@ enum fx_cmd_op {
 	FX_CMD_MCAST_JOIN, /* data: struct fx_member */
 	FX_CMD_MCAST_LEAVE,
 	FX_CMD_QP_DETACH, /* comes back once nothing points at the QP, which is then freed */
+	FX_CMD_SRQ_ADD,	  /* data: struct fx_cmd_srq; as SRQ_ARM, and messages of XRC find it */
 	FX_CMD_SRQ_ARM,	  /* data: struct fx_cmd_srq; the limit, which it answers with */
 	FX_CMD_SRQ_QUERY, /* the same, but that it only answers */
 	FX_CMD_SRQ_DEL,	  /* data: struct fx_rxq; nothing of it is under way after it */

@@ -263,26 +263,47 @@ void fx_ctx_check_stalls(struct fx_control *ctl)
 
 /* ---- grace periods ---- */
 
+static bool ask_domain(struct fx_grace *g);
+
 static void grace_one(struct fx_cmd *cmd)
 {
 	struct fx_grace *g = cmd->arg;
 
-	if (--g->left == 0)
+	if (--g->left == 0 && !ask_domain(g))
 		g->done(g);
+}
+
+static void ask_all(struct fx_grace *g, enum fx_cmd_op op, struct fx_wctx *wctx)
+{
+	struct fx_control *ctl = g->ctx->ctl;
+
+	g->left = ctl->cfg.workers;
+	for (uint32_t w = 0; w < ctl->cfg.workers; w++) {
+		g->cmd[w] = (struct fx_cmd){.op = (uint8_t)op, .ctx = wctx, .done = grace_one, .arg = g};
+		fx_cmd_send(&ctl->mailbox[w], &g->cmd[w]);
+	}
+}
+
+/* The next domain that the context has open, if there is one; none is closed meanwhile. */
+static bool ask_domain(struct fx_grace *g)
+{
+	const struct fx_xrcdo *x = (const struct fx_xrcdo *)g->xrcd;
+
+	if (!x)
+		return false;
+	g->xrcd = x->obj.next;
+	ask_all(g, FX_CMD_GRACE, x->d->w);
+	return true;
 }
 
 void fx_workers_ask(struct fx_ctx *ctx, enum fx_cmd_op op, struct fx_grace *g,
 		    void (*done)(struct fx_grace *g), void *arg)
 {
-	struct fx_control *ctl = ctx->ctl;
-
-	g->left = ctl->cfg.workers;
+	g->ctx = ctx;
+	g->xrcd = op == FX_CMD_GRACE ? ctx->objs[FX_OBJ_XRCD] : NULL;
 	g->done = done;
 	g->arg = arg;
-	for (uint32_t w = 0; w < ctl->cfg.workers; w++) {
-		g->cmd[w] = (struct fx_cmd){.op = (uint8_t)op, .ctx = ctx->wctx, .done = grace_one, .arg = g};
-		fx_cmd_send(&ctl->mailbox[w], &g->cmd[w]);
-	}
+	ask_all(g, op, ctx->wctx);
 }
 
 void fx_grace_ask(struct fx_ctx *ctx, struct fx_grace *g, void (*done)(struct fx_grace *g), void *arg)
@@ -306,6 +327,8 @@ static void reap_memory(struct fx_grace *g)
 		fx_mr_free((struct fx_mro *)ctx->objs[FX_OBJ_MR]);
 	while (ctx->objs[FX_OBJ_SRQ])
 		fx_srq_free((struct fx_srqo *)ctx->objs[FX_OBJ_SRQ]);
+	while (ctx->objs[FX_OBJ_XRCD])
+		fx_xrcd_free((struct fx_xrcdo *)ctx->objs[FX_OBJ_XRCD]);
 	while (ctx->objs[FX_OBJ_CQ])
 		fx_cq_free((struct fx_cqo *)ctx->objs[FX_OBJ_CQ]);
 	while (ctx->objs[FX_OBJ_CHANNEL])
@@ -371,8 +394,11 @@ void fx_ctx_reap(struct fx_ctx *ctx)
 		struct fx_qpo *qp = (struct fx_qpo *)o;
 
 		qp->obj.going = true;
-		qp->cmd = (struct fx_cmd){
-			.op = FX_CMD_QP_DETACH, .qp = qp->qp, .ctx = ctx->wctx, .done = reap_qp, .arg = qp};
+		qp->cmd = (struct fx_cmd){.op = FX_CMD_QP_DETACH,
+					  .qp = qp->qp,
+					  .ctx = fx_qp_wctx(qp),
+					  .done = reap_qp,
+					  .arg = qp};
 		fx_cmd_send(&ctl->mailbox[qp->worker], &qp->cmd);
 	}
 	for (struct fx_obj *o = ctx->objs[FX_OBJ_SRQ]; o; o = o->next) {
@@ -381,7 +407,7 @@ void fx_ctx_reap(struct fx_ctx *ctx)
 		srq->obj.going = true;
 		srq->cmd = (struct fx_cmd){.op = FX_CMD_SRQ_DEL,
 					   .data = &srq->rx,
-					   .ctx = ctx->wctx,
+					   .ctx = fx_srq_wctx(srq),
 					   .done = reap_other,
 					   .arg = ctx};
 		fx_cmd_send(&ctl->mailbox[srq->worker], &srq->cmd);

@@ -11,10 +11,11 @@
 static const struct {
 	uint32_t size, rest_ms;
 } tables[FX_OBJ_KINDS] = {
-	[FX_OBJ_PD] = {FX_LIMIT_PD, 0}, [FX_OBJ_CHANNEL] = {FX_LIMIT_CHANNEL, 0},
-	[FX_OBJ_CQ] = {FX_LIMIT_CQ, 0}, [FX_OBJ_QP] = {FX_LIMIT_QP, FX_QPN_REST_MS},
-	[FX_OBJ_MR] = {FX_LIMIT_MR, 0}, [FX_OBJ_MW] = {FX_LIMIT_MW, 0},
-	[FX_OBJ_AH] = {FX_LIMIT_AH, 0}, [FX_OBJ_SRQ] = {FX_LIMIT_SRQ, 0},
+	[FX_OBJ_PD] = {FX_LIMIT_PD, 0},	    [FX_OBJ_CHANNEL] = {FX_LIMIT_CHANNEL, 0},
+	[FX_OBJ_CQ] = {FX_LIMIT_CQ, 0},	    [FX_OBJ_QP] = {FX_LIMIT_QP, FX_QPN_REST_MS},
+	[FX_OBJ_MR] = {FX_LIMIT_MR, 0},	    [FX_OBJ_MW] = {FX_LIMIT_MW, 0},
+	[FX_OBJ_AH] = {FX_LIMIT_AH, 0},	    [FX_OBJ_SRQ] = {FX_LIMIT_SRQ, FX_QPN_REST_MS},
+	[FX_OBJ_XRCD] = {FX_LIMIT_XRCD, 0},
 };
 
 /* One page that every client may read and nobody but the core may write: it is sealed once ours is mapped. */
@@ -161,6 +162,7 @@ void fx_control_usage(const struct fx_control *ctl, struct fx_control_usage *u)
 		.mws = ctl->objs[FX_OBJ_MW].used,
 		.ahs = ctl->objs[FX_OBJ_AH].used,
 		.srqs = ctl->objs[FX_OBJ_SRQ].used,
+		.xrcds = ctl->objs[FX_OBJ_XRCD].used,
 	};
 }
 

@@ -95,7 +95,7 @@ void fx_control_destroy(struct fx_control *ctl);
 
 /* For tests, which glance at them from another thread: what is left, what was counted. */
 struct fx_control_usage {
-	uint32_t clients, strangers, contexts, pds, channels, cqs, qps, mrs, mws, ahs, srqs;
+	uint32_t clients, strangers, contexts, pds, channels, cqs, qps, mrs, mws, ahs, srqs, xrcds;
 };
 void fx_control_usage(const struct fx_control *ctl, struct fx_control_usage *u);
 const struct fx_control_counters *fx_control_counters(const struct fx_control *ctl);

@@ -14,7 +14,7 @@
  *	context.c	greeting, and the end of a context
  *	quota.c		users, and what each of them holds
  *	object.c	lists of a context's objects
- *	pd.c mr.c mw.c channel.c cq.c srq.c qp.c ah.c mcast.c path.c	the objects
+ *	pd.c mr.c mw.c channel.c cq.c xrcd.c srq.c qp.c ah.c mcast.c path.c	the objects
  *	counters.c	the device's counters, for a host
  *	show.c		the JSON document of SHOW
  *
@@ -52,6 +52,7 @@ enum fx_obj_kind {
 	FX_OBJ_MW,
 	FX_OBJ_AH,
 	FX_OBJ_SRQ,
+	FX_OBJ_XRCD,
 	FX_OBJ_KINDS
 };
 
@@ -80,9 +81,30 @@ struct fx_cqo {
 	uint32_t worker;
 };
 
+/*
+ * An XRC domain, which several contexts may have open. Its receiving QPs, and what they have under way, belong to it and
+ * not to a context: the memory that they reach is of whoever has SRQs in it. xrcd.c
+ */
+struct fx_domain {
+	struct fx_domain *next; /* of the core's */
+	uint32_t id;		/* as the transport knows it; also in place of a context's */
+	uint32_t refs;		/* times that it is open */
+	bool named;		/* it has a file: */
+	dev_t dev;
+	ino_t ino;
+	struct fx_wctx *w; /* in place of a context's: it has no pipe, and nobody to tell */
+};
+
+struct fx_xrcdo {
+	struct fx_obj obj;
+	struct fx_domain *d;
+};
+
 struct fx_srqo {
 	struct fx_obj obj;
 	struct fx_pdo *pd;
+	struct fx_xrcdo *xrcd; /* these two of XRC, else NULL */
+	struct fx_cqo *cq;
 	struct fx_rxq rx;
 	uint32_t max_wr;
 	uint32_t worker;
@@ -94,8 +116,9 @@ struct fx_qpo {
 	struct fx_qp *qp;
 	struct fx_pdo *pd;
 	struct fx_cqo *scq, *rcq;
-	struct fx_srqo *srq; /* NULL: it has a receive queue of its own, */
-	void *rq_copy;	     /* ... of which this is the placement's */
+	struct fx_xrcdo *xrcd; /* XRC_RECV, which has none of these; else NULL */
+	struct fx_srqo *srq;   /* NULL: it has a receive queue of its own, */
+	void *rq_copy;	       /* ... of which this is the placement's */
 	struct fx_wqp wqp;
 	struct fx_cmd cmd; /* to take it down with the context */
 	uint32_t qpn;
@@ -134,6 +157,8 @@ struct fx_aho {
 struct fx_grace {
 	struct fx_cmd cmd[FX_MAX_WORKERS];
 	uint32_t left;
+	struct fx_ctx *ctx;
+	struct fx_obj *xrcd; /* whose domain is asked next: its QPs reach the context's memory */
 	void (*done)(struct fx_grace *g);
 	void *arg;
 };
@@ -201,7 +226,9 @@ union fx_msg {
 	struct fx_create_cq_req create_cq;
 	struct fx_create_qp_req create_qp;
 	struct fx_create_qp_rep create_qp_rep;
+	struct fx_open_xrcd_req open_xrcd;
 	struct fx_create_srq_req create_srq;
+	struct fx_create_srq_rep create_srq_rep;
 	struct fx_modify_srq_req modify_srq;
 	struct fx_srq_rep srq_rep;
 	struct fx_modify_qp_req modify_qp;
@@ -290,6 +317,8 @@ struct fx_control {
 	uint8_t *qp_gen; /* by QP index: the generation of its next life */
 	struct fx_table ctxs, objs[FX_OBJ_KINDS];
 	struct fx_user *users[1 << FX_USER_SHIFT]; /* by uid */
+	struct fx_domain *domains;
+	uint32_t domain_seq;
 	struct fx_control_counters n;
 };
 
@@ -396,6 +425,8 @@ int fx_create_channel(struct fx_client *c);
 int fx_destroy_channel(struct fx_client *c);
 int fx_create_cq(struct fx_client *c);
 int fx_destroy_cq(struct fx_client *c);
+int fx_open_xrcd(struct fx_client *c);
+int fx_close_xrcd(struct fx_client *c);
 int fx_create_srq(struct fx_client *c);
 int fx_modify_srq(struct fx_client *c);
 int fx_query_srq(struct fx_client *c);
@@ -439,6 +470,10 @@ void fx_ah_unpublish(struct fx_aho *ah);
 void fx_ah_free(struct fx_aho *ah);    /* every worker has answered since */
 void fx_qp_forget(struct fx_qpo *qp);  /* the worker has freed its QP */
 void fx_srq_free(struct fx_srqo *srq); /* no worker knows it any more */
+void fx_xrcd_free(struct fx_xrcdo *x);
+/* As the worker knows whose its memory is: commands that wait for what is under way name it. */
+struct fx_wctx *fx_srq_wctx(const struct fx_srqo *srq);
+struct fx_wctx *fx_qp_wctx(const struct fx_qpo *qp);
 
 /* ---- path.c ---- */
 /* Where packets of this address go: 0, or a negative errno with c->why. */

@@ -5,12 +5,12 @@
 #include "control/inside.h"
 
 const char *const fx_obj_names[FX_OBJ_KINDS] = {
-	"PD", "completion channel", "CQ", "QP", "MR", "memory window", "address handle", "SRQ"};
+	"PD", "completion channel", "CQ", "QP", "MR", "memory window", "address handle", "SRQ", "XRC domain"};
 
 static const uint8_t quotas[FX_OBJ_KINDS] = {
 	[FX_OBJ_PD] = FX_QUOTA_pds, [FX_OBJ_CHANNEL] = FX_QUOTA_channels, [FX_OBJ_CQ] = FX_QUOTA_cqs,
 	[FX_OBJ_QP] = FX_QUOTA_qps, [FX_OBJ_MR] = FX_QUOTA_mrs,		  [FX_OBJ_MW] = FX_QUOTA_mws,
-	[FX_OBJ_AH] = FX_QUOTA_ahs, [FX_OBJ_SRQ] = FX_QUOTA_srqs,
+	[FX_OBJ_AH] = FX_QUOTA_ahs, [FX_OBJ_SRQ] = FX_QUOTA_srqs,	  [FX_OBJ_XRCD] = FX_QUOTA_xrcds,
 };
 
 static int table_full(struct fx_client *c, enum fx_obj_kind kind)

@@ -37,6 +37,8 @@ enum fx_msg_op {
 	FX_MSG_CREATE_AH,
 	FX_MSG_RESOLVE_AH, /* the same without making one: where does the address lead? */
 	FX_MSG_DESTROY_AH,
+	FX_MSG_OPEN_XRCD,
+	FX_MSG_CLOSE_XRCD,
 	FX_MSG_CREATE_SRQ,
 	FX_MSG_MODIFY_SRQ,
 	FX_MSG_QUERY_SRQ,
@@ -266,7 +268,13 @@ enum fx_qp_flags {
 		1, /* UD: what it sends to a group that it is a member of does not come back */
 	FX_QPF_KNOWN = FX_QPF_BLOCK_MCAST_LOOP,
 };
-enum fx_qp_type { FX_QPT_RC = 2, FX_QPT_UC = 3, FX_QPT_UD = 4 }; /* as enum ibv_qp_type */
+enum fx_qp_type {
+	FX_QPT_RC = 2,
+	FX_QPT_UC = 3,
+	FX_QPT_UD = 4,
+	FX_QPT_XRC_SEND = 9,
+	FX_QPT_XRC_RECV = 10
+}; /* as enum ibv_qp_type */
 struct fx_create_qp_req {
 	struct fx_msg_head head;
 	uint32_t pd;
@@ -279,7 +287,14 @@ struct fx_create_qp_req {
 	uint64_t rq_off;   /* arena; FX_LINE aligned, zeroed */
 	uint64_t cookie;
 	uint32_t flags; /* enum fx_qp_flags */
-	uint32_t rsvd;
+	uint32_t xrcd;	/* XRC_RECV, which has no PD, no CQs and no requests */
+};
+
+/* The domain of the file that the host has open as fd, or a new one without a file; O_CREAT, O_EXCL as for files. */
+struct fx_open_xrcd_req {
+	struct fx_msg_head head;
+	int32_t fd; /* -1: none */
+	uint32_t oflags;
 };
 
 /* The ring is as a QP's, but that its entries carry a number below max_wr that no outstanding one has. */
@@ -289,9 +304,16 @@ struct fx_create_srq_req {
 	uint32_t worker; /* of the QPs that are going to use it */
 	uint32_t max_wr, max_sge;
 	uint32_t limit;	   /* 0: none */
+	uint32_t xrcd, cq; /* both: messages of XRC name it, and complete there; or none */
+	uint32_t rsvd;
 	uint32_t rq_shift; /* as for a QP, as rq_off */
 	uint64_t rq_off;
 	uint64_t cookie;
+};
+struct fx_create_srq_rep {
+	struct fx_msg_head head;
+	uint32_t srq;
+	uint32_t number; /* as messages name it */
 };
 struct fx_modify_srq_req { /* and QUERY_SRQ, which looks at `srq` only */
 	struct fx_msg_head head;

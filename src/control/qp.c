@@ -10,7 +10,11 @@
 
 #include "control/inside.h"
 
-enum { ATTR_AV = 1 << 7 }; /* IBV_QP_AV */
+enum {
+	ATTR_AV = 1 << 7, /* IBV_QP_AV */
+	TYPES = 1 << FX_QPT_RC | 1 << FX_QPT_UC | 1 << FX_QPT_UD | 1 << FX_QPT_XRC_SEND |
+		1 << FX_QPT_XRC_RECV,
+};
 
 /*
  * A receive queue that nothing can be posted to: this slot never becomes valid, since its phase would be 1.
@@ -30,9 +34,11 @@ static int check_caps(struct fx_client *c, const struct fx_create_qp_req *req)
 		{"max_inline_data", req->max_inline, FX_MAX_INLINE},
 	};
 
-	if (req->type != FX_QPT_RC && req->type != FX_QPT_UC && req->type != FX_QPT_UD)
-		return fx_refuse(c, -EOPNOTSUPP, "QPs of type %u: this core has RC (%u), UC (%u) and UD (%u)",
-				 req->type, FX_QPT_RC, FX_QPT_UC, FX_QPT_UD);
+	if (req->type > FX_QPT_XRC_RECV || !(TYPES & 1u << req->type))
+		return fx_refuse(c, -EOPNOTSUPP,
+				 "QPs of type %u: this core has RC (%u), UC (%u), UD (%u) and XRC (%u, %u)",
+				 req->type, FX_QPT_RC, FX_QPT_UC, FX_QPT_UD, FX_QPT_XRC_SEND,
+				 FX_QPT_XRC_RECV);
 	if (req->flags & ~(uint32_t)FX_QPF_KNOWN)
 		return fx_refuse(c, -EINVAL, "a QP with flags %#x: this core knows %#x", req->flags,
 				 FX_QPF_KNOWN);
@@ -62,7 +68,7 @@ int fx_check_rq(struct fx_client *c, uint32_t max_wr, uint32_t max_sge, uint32_t
 
 static bool has_ring(const struct fx_create_qp_req *req)
 {
-	return req->max_recv_wr && !req->srq;
+	return req->max_recv_wr && !req->srq && req->type != FX_QPT_XRC_RECV;
 }
 
 static int check_rq(struct fx_client *c, const struct fx_create_qp_req *req, struct fx_rq *rq)
@@ -73,11 +79,13 @@ static int check_rq(struct fx_client *c, const struct fx_create_qp_req *req, str
 		       : fx_check_rq(c, req->max_recv_wr, req->max_recv_sge, req->rq_shift, req->rq_off, rq);
 }
 
-/* Takes references; the opposite of unlink_qp(). */
-static int link_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_create_qp_req *req)
+/* What it is made of. */
+static int find_parts(struct fx_client *c, struct fx_qpo *qp, const struct fx_create_qp_req *req)
 {
-	int err;
-
+	if (req->type == FX_QPT_XRC_RECV) {
+		qp->xrcd = fx_obj_get(c, FX_OBJ_XRCD, req->xrcd);
+		return qp->xrcd ? 0 : -EINVAL;
+	}
 	qp->pd = fx_obj_get(c, FX_OBJ_PD, req->pd);
 	qp->scq = qp->pd ? fx_obj_get(c, FX_OBJ_CQ, req->send_cq) : NULL;
 	qp->rcq = qp->scq ? fx_obj_get(c, FX_OBJ_CQ, req->recv_cq) : NULL;
@@ -90,10 +98,31 @@ static int link_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_creat
 	qp->srq = req->srq ? fx_obj_get(c, FX_OBJ_SRQ, req->srq) : NULL;
 	if (req->srq && !qp->srq)
 		return -EINVAL;
-	if (qp->srq && qp->srq->worker != qp->worker)
-		return fx_refuse(c, -EINVAL, "SRQ %#x is of worker %u, the CQs of this QP are of %u",
-				 qp->srq->obj.handle, qp->srq->worker, qp->worker);
-	err = fx_quota_take(c, FX_QUOTA_send_wrs, req->max_send_wr);
+	if (qp->srq && (qp->srq->worker != qp->worker || qp->srq->xrcd))
+		return fx_refuse(c, -EINVAL, "SRQ %#x is %s", qp->srq->obj.handle,
+				 qp->srq->xrcd ? "of XRC: its messages name it"
+					       : "of another worker than the CQs");
+	return 0;
+}
+
+static void refer(struct fx_qpo *qp, int n)
+{
+	struct fx_obj *const parts[] = {qp->pd ? &qp->pd->obj : NULL, qp->scq ? &qp->scq->obj : NULL,
+					qp->rcq ? &qp->rcq->obj : NULL, qp->srq ? &qp->srq->obj : NULL,
+					qp->xrcd ? &qp->xrcd->obj : NULL};
+
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+		if (parts[i])
+			parts[i]->refs += (uint32_t)n;
+}
+
+/* Takes references; the opposite of unlink_qp(). */
+static int link_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_create_qp_req *req)
+{
+	int err = find_parts(c, qp, req);
+
+	if (!err)
+		err = fx_quota_take(c, FX_QUOTA_send_wrs, req->max_send_wr);
 	if (err)
 		return err;
 	err = fx_obj_add(c->ctx, &qp->obj, FX_OBJ_QP);
@@ -102,23 +131,20 @@ static int link_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_creat
 		return err;
 	}
 	qp->send_wrs = req->max_send_wr;
-	qp->pd->obj.refs++;
-	qp->scq->obj.refs++;
-	qp->rcq->obj.refs++;
-	if (qp->srq)
-		qp->srq->obj.refs++;
+	refer(qp, 1);
 	return 0;
 }
 
 static void unlink_qp(struct fx_qpo *qp)
 {
-	qp->pd->obj.refs--;
-	qp->scq->obj.refs--;
-	qp->rcq->obj.refs--;
-	if (qp->srq)
-		qp->srq->obj.refs--;
+	refer(qp, -1);
 	fx_quota_give(qp->obj.ctx->user, FX_QUOTA_send_wrs, qp->send_wrs);
 	fx_obj_del(&qp->obj);
+}
+
+struct fx_wctx *fx_qp_wctx(const struct fx_qpo *qp)
+{
+	return qp->xrcd ? qp->xrcd->d->w : qp->obj.ctx->wctx;
 }
 
 /* The number's next life starts a generation later: what is still in a pipe or ring for this one is stale. */
@@ -139,29 +165,30 @@ static int make_qp(struct fx_client *c, struct fx_qpo *qp, const struct fx_creat
 	struct fx_qp_cfg cfg = {
 		.qpn = index << FX_WORKER_BITS | qp->worker,
 		.gen = c->ctl->qp_gen[index],
-		.ctx = c->ctx->id,
-		.pd = qp->pd->obj.handle,
+		.ctx = qp->xrcd ? qp->xrcd->d->id : c->ctx->id,
+		.pd = qp->pd ? qp->pd->obj.handle : 0,
 		.type = req->type,
 		.handle = qp->obj.handle,
 		.cookie = req->cookie,
 		.max_send_wr = req->max_send_wr,
 		.max_recv_wr = req->max_recv_wr,
 		.max_send_sge = req->max_send_sge,
-		.max_recv_sge = req->max_recv_sge,
+		.max_recv_sge = qp->xrcd ? FX_MAX_SGE : req->max_recv_sge,
 		.max_inline = req->max_inline,
 		.sq_sig_all = req->sq_sig_all != 0,
 		.block_mcast_loop = req->flags & FX_QPF_BLOCK_MCAST_LOOP,
-		.scq = &qp->scq->cq,
-		.rcq = &qp->rcq->cq,
+		.scq = qp->scq ? &qp->scq->cq : NULL,
+		.rcq = qp->rcq ? &qp->rcq->cq : NULL,
 		.rq = *rq,
 		.srq = qp->srq ? &qp->srq->rx : NULL,
+		.xrcd = qp->xrcd ? qp->xrcd->d->id : 0,
 		.owner = &qp->wqp,
-		.under_way = &c->ctx->wctx->under_way,
+		.under_way = &fx_qp_wctx(qp)->under_way,
 	};
 
 	qp->qpn = cfg.qpn;
 	qp->type = (uint8_t)req->type;
-	qp->wqp = (struct fx_wqp){.ctx = c->ctx->wctx};
+	qp->wqp = (struct fx_wqp){.ctx = fx_qp_wctx(qp)};
 	qp->qp = fx_qp_create(&cfg);
 	if (!qp->qp || rq->slots)
 		return qp->qp ? 0 : -ENOMEM;
@@ -196,7 +223,14 @@ static void ask_worker(struct fx_client *c, struct fx_qpo *qp, enum fx_cmd_op op
 {
 	c->target = qp;
 	c->cmd = (struct fx_cmd){
-		.op = (uint8_t)op, .done = done, .arg = c, .ctx = c->ctx->wctx, .qp = qp->qp, .data = data};
+		.op = (uint8_t)op, .done = done, .arg = c, .ctx = fx_qp_wctx(qp), .qp = qp->qp, .data = data};
+}
+
+/* After what was posted before; to a QP that only receives, nothing is. */
+static void in_turn(struct fx_client *c, const struct fx_qpo *qp, uint32_t pipe_pi)
+{
+	c->cmd.pipe_pi = pipe_pi;
+	c->cmd.in_turn = !qp->xrcd;
 }
 
 int fx_create_qp(struct fx_client *c)
@@ -268,8 +302,7 @@ int fx_modify_qp(struct fx_client *c)
 		c->modify.have_path = true;
 	}
 	ask_worker(c, qp, FX_CMD_QP_MODIFY, modified, &c->modify);
-	c->cmd.pipe_pi = req->pipe_pi;
-	c->cmd.in_turn = true;
+	in_turn(c, qp, req->pipe_pi);
 	fx_cmd_send(&c->ctl->mailbox[qp->worker], &c->cmd);
 	return FX_LATER;
 }
@@ -315,8 +348,7 @@ int fx_destroy_qp(struct fx_client *c)
 		return fx_refuse(c, -EBUSY, "QP %#x is in a multicast group: detach it first", qp->qpn);
 	qp->obj.going = true;
 	ask_worker(c, qp, FX_CMD_QP_DETACH, destroyed, NULL);
-	c->cmd.pipe_pi = c->req.qp.pipe_pi;
-	c->cmd.in_turn = true;
+	in_turn(c, qp, c->req.qp.pipe_pi);
 	fx_cmd_send(&c->ctl->mailbox[qp->worker], &c->cmd);
 	return FX_LATER;
 }

@@ -34,7 +34,8 @@
 	X(ahs, "AHs", "address handles", FX_LIMIT_AH / 2)                                                    \
 	X(srqs, "SRQs", "shared receive queues", FX_LIMIT_SRQ / 2)                                           \
 	X(mcasts, "multicast memberships", "the QPs in multicast groups, each once for each group",          \
-	  FX_LIMIT_MCAST / 2)
+	  FX_LIMIT_MCAST / 2)                                                                                \
+	X(xrcds, "XRCDs", "open XRC domains", FX_LIMIT_XRCD / 2)
 
 enum fx_quota_kind {
 	FX_QUOTA_NONE, /* what is not counted */

@@ -38,7 +38,11 @@ struct fx_show {
 };
 
 static const char *const state_names[] = {"RESET", "INIT", "RTR", "RTS", "SQD", "SQE", "ERR"};
-static const char *const type_names[] = {[FX_QPT_RC] = "RC", [FX_QPT_UC] = "UC", [FX_QPT_UD] = "UD"};
+static const char *const type_names[] = {[FX_QPT_RC] = "RC",
+					 [FX_QPT_UC] = "UC",
+					 [FX_QPT_UD] = "UD",
+					 [FX_QPT_XRC_SEND] = "XRC_SEND",
+					 [FX_QPT_XRC_RECV] = "XRC_RECV"};
 
 static const char *name_of(const char *const *names, size_t n, uint32_t i)
 {

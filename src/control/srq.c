@@ -44,6 +44,11 @@ static int open_ring(struct fx_client *c, struct fx_srqo *srq, const struct fx_c
 				  .handle = srq->obj.handle,
 				  .cookie = req->cookie};
 	srq->rx.ring.ids = req->max_wr;
+	if (srq->xrcd) {
+		srq->rx.number = fx_handle_index(srq->obj.handle) << FX_WORKER_BITS | srq->worker;
+		srq->rx.xrcd = srq->xrcd->d->id;
+		srq->rx.cq = &srq->cq->cq;
+	}
 	return c->ctl->cfg.place->rq_open(c->ctx, &srq->rx, req->rq_off);
 }
 
@@ -53,8 +58,8 @@ static void ask_worker(struct fx_client *c, struct fx_srqo *srq, enum fx_cmd_op 
 {
 	srq->obj.going = true;
 	c->target = srq;
-	c->cmd =
-		(struct fx_cmd){.op = (uint8_t)op, .done = done, .arg = c, .ctx = c->ctx->wctx, .data = data};
+	c->cmd = (struct fx_cmd){
+		.op = (uint8_t)op, .done = done, .arg = c, .ctx = fx_srq_wctx(srq), .data = data};
 	fx_cmd_send(&c->ctl->mailbox[srq->worker], &c->cmd);
 }
 
@@ -71,17 +76,50 @@ static void created(struct fx_cmd *cmd)
 	struct fx_client *c = cmd->arg;
 	struct fx_srqo *srq = c->target;
 
+	if (cmd->err) {
+		fx_srq_free(srq);
+		fx_client_reply(c, fx_refuse(c, cmd->err, "the worker cannot take another SRQ: %s",
+					     strerror(-cmd->err)));
+		return;
+	}
 	srq->obj.going = false;
 	fx_client_reply(c, 0);
+}
+
+/* What it is made of; the opposite is in fx_srq_free(). */
+static int link_srq(struct fx_client *c, struct fx_srqo *srq, const struct fx_create_srq_req *req)
+{
+	int err;
+
+	srq->pd = fx_obj_get(c, FX_OBJ_PD, req->pd);
+	if (!srq->pd)
+		return -EINVAL;
+	if (req->xrcd || req->cq) {
+		srq->xrcd = fx_obj_get(c, FX_OBJ_XRCD, req->xrcd);
+		srq->cq = srq->xrcd ? fx_obj_get(c, FX_OBJ_CQ, req->cq) : NULL;
+		if (!srq->cq)
+			return -EINVAL;
+		if (srq->cq->worker != req->worker)
+			return fx_refuse(c, -EINVAL, "the CQ of this SRQ is of worker %u, and not of %u",
+					 srq->cq->worker, req->worker);
+	}
+	err = fx_obj_add(c->ctx, &srq->obj, FX_OBJ_SRQ);
+	if (err)
+		return err;
+	srq->pd->obj.refs++;
+	if (srq->xrcd) {
+		srq->xrcd->obj.refs++;
+		srq->cq->obj.refs++;
+	}
+	return 0;
 }
 
 int fx_create_srq(struct fx_client *c)
 {
 	const struct fx_create_srq_req req = c->req.create_srq;
-	struct fx_pdo *pd = fx_obj_get(c, FX_OBJ_PD, req.pd);
 	struct fx_srqo *srq;
 	struct fx_rq rq;
-	int err = pd ? check_caps(c, &req) : -EINVAL;
+	int err = check_caps(c, &req);
 
 	if (!err)
 		err = check_limit(c, req.limit, req.max_wr);
@@ -92,20 +130,19 @@ int fx_create_srq(struct fx_client *c)
 	srq = calloc(1, sizeof(*srq));
 	if (!srq)
 		return fx_refuse(c, -ENOMEM, "cannot allocate an SRQ");
-	err = fx_obj_add(c->ctx, &srq->obj, FX_OBJ_SRQ);
+	err = link_srq(c, srq, &req);
 	if (err) {
 		free(srq);
 		return err;
 	}
-	srq->pd = pd;
-	pd->obj.refs++;
 	err = open_ring(c, srq, &req, &rq);
 	if (err) {
 		fx_srq_free(srq);
 		return fx_refuse(c, err, "cannot reach the ring of an SRQ: %s", strerror(-err));
 	}
-	c->rep.handle_rep.handle = srq->obj.handle;
-	return ask_limit(c, srq, FX_CMD_SRQ_ARM, req.limit, created);
+	c->rep.create_srq_rep.srq = srq->obj.handle;
+	c->rep.create_srq_rep.number = srq->rx.number;
+	return ask_limit(c, srq, FX_CMD_SRQ_ADD, req.limit, created);
 }
 
 static void answered(struct fx_cmd *cmd)
@@ -134,10 +171,19 @@ int fx_query_srq(struct fx_client *c)
 	return srq ? ask_limit(c, srq, FX_CMD_SRQ_QUERY, 0, answered) : -EINVAL;
 }
 
+struct fx_wctx *fx_srq_wctx(const struct fx_srqo *srq)
+{
+	return srq->xrcd ? srq->xrcd->d->w : srq->obj.ctx->wctx;
+}
+
 void fx_srq_free(struct fx_srqo *srq)
 {
 	srq->obj.ctx->ctl->cfg.place->rq_close(srq->rx.copy);
 	srq->pd->obj.refs--;
+	if (srq->xrcd) {
+		srq->xrcd->obj.refs--;
+		srq->cq->obj.refs--;
+	}
 	fx_obj_del(&srq->obj);
 	free(srq);
 }

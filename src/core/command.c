@@ -194,12 +194,19 @@ static int srq_arm(struct fx_worker *w, struct fx_cmd *cmd)
 	return srq_query(w, cmd);
 }
 
-/* No QP uses it any more; a look may be under way. */
+static int srq_add(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_rxq *rx = ((struct fx_cmd_srq *)cmd->data)->rx;
+	int err = rx->cq ? fx_rxq_attach(w->tp, rx) : 0;
+
+	return err ? err : srq_arm(w, cmd);
+}
+
+/* Copies into its receives have passed; and the mirror's looks at it. */
 static int srq_del(struct fx_worker *w, struct fx_cmd *cmd)
 {
-	fx_rxq_arm(w->tp, cmd->data, 0);
-	defer(&w->dying, cmd);
-	return LATER;
+	fx_rxq_detach(w->tp, cmd->data);
+	return after_grace(w, cmd);
 }
 
 /* ---- multicast groups ---- */
@@ -253,12 +260,13 @@ static int snapshot(struct fx_worker *w, struct fx_cmd *cmd)
 }
 
 static int (*const run[FX_CMD_OPS])(struct fx_worker *w, struct fx_cmd *cmd) = {
-	[FX_CMD_CTX_ADD] = ctx_add,	  [FX_CMD_CTX_DEL] = ctx_del,	      [FX_CMD_CQ_ADD] = cq_add,
-	[FX_CMD_CQ_DEL] = cq_del,	  [FX_CMD_QP_ATTACH] = qp_attach,     [FX_CMD_QP_MODIFY] = qp_modify,
-	[FX_CMD_QP_QUERY] = qp_query,	  [FX_CMD_QP_DETACH] = qp_detach,     [FX_CMD_GRACE] = after_grace,
-	[FX_CMD_SRQ_ARM] = srq_arm,	  [FX_CMD_SRQ_QUERY] = srq_query,     [FX_CMD_SRQ_DEL] = srq_del,
-	[FX_CMD_MCAST_JOIN] = mcast_join, [FX_CMD_MCAST_LEAVE] = mcast_leave, [FX_CMD_PASS] = pass,
-	[FX_CMD_CQ_MODIFY] = cq_modify,	  [FX_CMD_CQ_RESIZE] = cq_resize,     [FX_CMD_SNAPSHOT] = snapshot,
+	[FX_CMD_CTX_ADD] = ctx_add,   [FX_CMD_CTX_DEL] = ctx_del,	[FX_CMD_CQ_ADD] = cq_add,
+	[FX_CMD_CQ_DEL] = cq_del,     [FX_CMD_QP_ATTACH] = qp_attach,	[FX_CMD_QP_MODIFY] = qp_modify,
+	[FX_CMD_QP_QUERY] = qp_query, [FX_CMD_QP_DETACH] = qp_detach,	[FX_CMD_GRACE] = after_grace,
+	[FX_CMD_SRQ_ADD] = srq_add,   [FX_CMD_SRQ_ARM] = srq_arm,	[FX_CMD_SRQ_QUERY] = srq_query,
+	[FX_CMD_SRQ_DEL] = srq_del,   [FX_CMD_MCAST_JOIN] = mcast_join, [FX_CMD_MCAST_LEAVE] = mcast_leave,
+	[FX_CMD_PASS] = pass,	      [FX_CMD_CQ_MODIFY] = cq_modify,	[FX_CMD_CQ_RESIZE] = cq_resize,
+	[FX_CMD_SNAPSHOT] = snapshot,
 };
 
 /* Entries of the pipe that the command has to wait for; more than the pipe holds is a lie. */
@@ -373,7 +381,7 @@ static void finish_grace(struct fx_worker *w, struct fx_cmd *over)
 		struct fx_cmd *cmd = over;
 
 		over = cmd->next;
-		if (cmd->op == FX_CMD_QP_DETACH)
+		if (cmd->op == FX_CMD_QP_DETACH || cmd->op == FX_CMD_SRQ_DEL)
 			defer(&w->dying, cmd);
 		else
 			done(w, cmd, 0);

@@ -91,6 +91,7 @@ static int make_transport(struct fx_worker *w, char *why, size_t size)
 	struct fx_tp_cfg cfg = {
 		.worker = w->cfg.index,
 		.max_qps = w->cfg.max_qps,
+		.max_srqs = FX_LIMIT_SRQ + 1,
 		.icrc = w->port->info.icrc,
 		.mtu = w->port->info.mtu,
 		.mrs = w->cfg.mrs,

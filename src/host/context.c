@@ -189,6 +189,9 @@ static void set_ops(struct fx_context *ctx)
 	ctx->verbs.query_device_ex = flexins_query_device_ex;
 	ctx->verbs.create_qp_ex = flexins_create_qp_ex;
 	ctx->verbs.create_srq_ex = flexins_create_srq_ex;
+	ctx->verbs.get_srq_num = flexins_get_srq_num;
+	ctx->verbs.open_xrcd = flexins_open_xrcd;
+	ctx->verbs.close_xrcd = flexins_close_xrcd;
 	ctx->verbs.create_cq_ex = flexins_create_cq_ex;
 	ctx->verbs.modify_cq = flexins_modify_cq;
 	ctx->verbs.alloc_td = flexins_alloc_td;

@@ -65,6 +65,20 @@ static bool accept_shared(struct fx_vcq *cq, const struct fx_vqp *qp, struct fx_
 	return ok;
 }
 
+/* Of XRC: the SRQ is ours, whoever has the QP. */
+static bool accept_xrc(struct fx_vcq *cq, struct fx_taken *t)
+{
+	struct fx_vsrq *srq = cq->srqs;
+
+	while (srq && srq->srq.handle != t->c.src_qp)
+		srq = srq->cq_next;
+	t->c.src_qp = 0;
+	if (srq && fx_srq_retire(srq, t->c.index, &t->wr_id))
+		return true;
+	cq->stale++;
+	return false;
+}
+
 /* The CQE just taken; false: nothing for the application: its QP is gone or was reset, or it asked for silence. */
 __attribute__((always_inline)) static inline bool accept_cqe(struct fx_vcq *cq, struct fx_cq_rx *rx,
 							     struct fx_taken *t)
@@ -75,6 +89,8 @@ __attribute__((always_inline)) static inline bool accept_cqe(struct fx_vcq *cq, 
 	struct fx_shadow *s = !qp ? NULL : recv ? &qp->rq : &qp->sq;
 	struct fx_shadow_wr wr;
 
+	if (fx_unlikely(c->flags & FX_WCF_XRC))
+		return accept_xrc(cq, t);
 	if (recv && qp && qp->qp.srq && of_life(cq, qp, c, recv))
 		return accept_shared(cq, qp, t);
 	if (fx_unlikely(!of_life(cq, qp, c, recv) || !fx_shadow_holds(s, c->index))) {
@@ -329,11 +345,13 @@ int flexins_req_notify_cq(struct ibv_cq *ibcq, int solicited_only)
 
 /* ---- life ---- */
 
-/* A QP's two CQs, in order of address, once if they are one. */
+/* A QP's two CQs, if it has any, in order of address, once if they are one. */
 void fx_cqs_lock(struct fx_vqp *qp)
 {
 	struct fx_vcq *a = fx_cq_of(qp->qp.send_cq), *b = fx_cq_of(qp->qp.recv_cq);
 
+	if (qp->xrcd)
+		return;
 	fx_lock(a < b ? &a->lock : &b->lock);
 	if (a != b)
 		fx_lock(a < b ? &b->lock : &a->lock);
@@ -343,6 +361,8 @@ void fx_cqs_unlock(struct fx_vqp *qp)
 {
 	struct fx_vcq *a = fx_cq_of(qp->qp.send_cq), *b = fx_cq_of(qp->qp.recv_cq);
 
+	if (qp->xrcd)
+		return;
 	fx_unlock(&a->lock);
 	if (a != b)
 		fx_unlock(&b->lock);

@@ -147,6 +147,21 @@ static inline void fx_put_datagram(const struct ibv_send_wr *wr, struct fx_sq_sl
 	slot->ud.qkey = wr->wr.ud.remote_qkey;
 }
 
+/* What is not said once for the connection; -> slots, `n` before. */
+static inline uint32_t fx_put_target(const struct fx_vqp *qp, const struct ibv_send_wr *wr,
+				     const struct fx_op *op, struct fx_sq_slot *slot, uint32_t n)
+{
+	if (qp->qp.qp_type == IBV_QPT_UD) {
+		fx_put_datagram(wr, slot);
+		return n;
+	}
+	if (!(op->flags & (OP_DATA | OP_READ | OP_ATOMIC)))
+		return n;
+	memset(&slot[n], 0, sizeof(slot[n]));
+	memcpy(&slot[n], &wr->qp_type.xrc.remote_srqn, sizeof(uint32_t));
+	return n + 1;
+}
+
 static inline bool fx_inline_fits(const struct fx_vqp *qp, const struct ibv_send_wr *wr)
 {
 	uint32_t room = qp->max_inline;
@@ -212,8 +227,6 @@ static inline void fx_entry_build(const struct fx_vqp *qp, const struct ibv_send
 		slot->rdma.remote_addr = wr->wr.rdma.remote_addr;
 		slot->rdma.rkey = wr->wr.rdma.rkey;
 	}
-	if (fx_is_datagram(qp))
-		fx_put_datagram(wr, slot);
 	if (op->flags & OP_ATOMIC)
 		n = fx_put_atomic(wr, slot);
 	else if (op->flags & OP_BIND)
@@ -222,6 +235,8 @@ static inline void fx_entry_build(const struct fx_vqp *qp, const struct ibv_send
 		n = fx_put_inline(wr, slot);
 	else if (op->flags & (OP_DATA | OP_READ))
 		n = fx_put_sges(wr, slot);
+	if (fx_unlikely(qp->qp.qp_type > IBV_QPT_UC))
+		n = fx_put_target(qp, wr, op, slot, n);
 	slot->nslots = (uint8_t)n;
 }
 

@@ -29,6 +29,7 @@
  *	queue.h		shadow queues and the QPs of a CQ
  *	cq.c		completion queues and polling
  *	srq.c		shared receive queues
+ *	xrc.c		XRC domains
  *	cq_ex.c		... one completion at a time, read field by field
  *	resize.c	... of another size; moderation
  *	clock.c		the device's clock
@@ -261,7 +262,8 @@ struct fx_vcq {
 	uint64_t looked_ms;
 	struct fx_cq_ring ring[FX_RINGS];
 	struct fx_qp_table qps;
-	uint32_t users;		 /* QPs, atomic */
+	struct fx_vsrq *srqs;	 /* of XRC, that complete here, under lock */
+	uint32_t users;		 /* QPs and SRQs, atomic */
 	uint32_t comp_delivered; /* completion events, under cq.mutex */
 	uint32_t arm;		 /* enum fx_arm_kind since its last event was taken, under lock */
 	uint32_t arm_seq;	 /* of that arm: events taken + 1, under lock */
@@ -277,9 +279,18 @@ struct fx_srq_wr {
 	uint32_t next; /* of the free ones; FX_SRQ_BUSY: it is outstanding */
 };
 #define FX_SRQ_BUSY UINT32_MAX
+struct fx_vxrcd {
+	struct ibv_xrcd xrcd;
+	uint32_t handle;
+	uint32_t users; /* SRQs and QPs, atomic */
+};
 struct fx_vsrq {
 	struct ibv_srq srq;
 	struct fx_context *ctx;
+	struct fx_vxrcd *xrcd; /* these of XRC */
+	struct fx_vcq *cq;
+	struct fx_vsrq *cq_next;
+	uint32_t number;
 	uint32_t users; /* QPs, atomic */
 	uint32_t max_wr, max_sge;
 	uint64_t ring_off;
@@ -305,6 +316,7 @@ struct fx_vqp {
 		max_inline; /* the application's: the core was told fx_qp_room()'s */
 	uint32_t
 		fetch_end; /* of the send request after the newest that fetches; kept while there is slow memory */
+	struct fx_vxrcd *xrcd;	/* XRC_RECV: it has no PD and no CQs */
 	struct fx_batch *batch; /* NULL: no ibv_wr_*() */
 	struct fx_shadow sq;
 	uint32_t rq_lock __attribute__((aligned(FX_LINE)));
@@ -333,6 +345,10 @@ static inline struct fx_vcq *fx_cq_of(struct ibv_cq *cq)
 static inline struct fx_vsrq *fx_srq_of(struct ibv_srq *srq)
 {
 	return fx_container(srq, struct fx_vsrq, srq);
+}
+static inline struct fx_vxrcd *fx_xrcd_of(struct ibv_xrcd *xrcd)
+{
+	return fx_container(xrcd, struct fx_vxrcd, xrcd);
 }
 static inline struct fx_vqp *fx_qp_of(struct ibv_qp *qp)
 {

@@ -117,10 +117,13 @@ static int check_init(const struct fx_context *ctx, const struct ibv_pd *pd, con
 	const struct fx_device_limits *l = &ctx->limits;
 	uint32_t max_sge = least(l->max_sge, FX_MAX_SGE), max_inline = least(l->max_inline, FX_MAX_INLINE);
 
-	if ((a->qp_type != IBV_QPT_RC && a->qp_type != IBV_QPT_UC && a->qp_type != IBV_QPT_UD))
+	if (a->qp_type != IBV_QPT_RC && a->qp_type != IBV_QPT_UC && a->qp_type != IBV_QPT_UD &&
+	    a->qp_type != IBV_QPT_XRC_SEND)
 		return -EOPNOTSUPP;
 	if (!a->send_cq || !a->recv_cq || a->send_cq->context != pd->context ||
 	    a->recv_cq->context != pd->context || (a->srq && a->srq->context != pd->context))
+		return -EINVAL;
+	if (a->srq && (fx_srq_of(a->srq)->xrcd || a->qp_type == IBV_QPT_XRC_SEND))
 		return -EINVAL;
 	if (a->cap.max_send_wr > l->max_qp_wr || a->cap.max_recv_wr > l->max_qp_wr ||
 	    a->cap.max_send_sge > max_sge || a->cap.max_recv_sge > max_sge ||
@@ -180,15 +183,15 @@ free_sq:
 	return err;
 }
 
-static int ask_create(struct fx_vqp *qp, const struct ibv_pd *pd, const struct ibv_qp_init_attr *a,
-		      uint32_t flags)
+static int ask_create(struct fx_vqp *qp, const struct ibv_qp_init_attr *a, uint32_t flags)
 {
 	struct ibv_qp_cap room = fx_qp_room(qp);
 	struct fx_create_qp_req req = {.head = {.op = FX_MSG_CREATE_QP},
-				       .pd = pd->handle,
+				       .pd = qp->qp.pd ? qp->qp.pd->handle : 0,
 				       .type = a->qp_type,
-				       .send_cq = a->send_cq->handle,
-				       .recv_cq = a->recv_cq->handle,
+				       .send_cq = a->send_cq ? a->send_cq->handle : 0,
+				       .recv_cq = a->recv_cq ? a->recv_cq->handle : 0,
+				       .xrcd = qp->xrcd ? qp->xrcd->handle : 0,
 				       .sq_sig_all = a->sq_sig_all != 0,
 				       .max_send_wr = a->cap.max_send_wr,
 				       .max_recv_wr = a->cap.max_recv_wr,
@@ -220,12 +223,29 @@ static int ask_destroy(struct fx_vqp *qp)
 	return fx_ask(qp->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
 }
 
+/* Of what it is made of; n is 1 or -1. */
+static void use_parts(struct fx_vqp *qp, int n)
+{
+	uint32_t *const users[] = {qp->xrcd ? NULL : &fx_cq_of(qp->qp.send_cq)->users,
+				   qp->xrcd ? NULL : &fx_cq_of(qp->qp.recv_cq)->users,
+				   qp->xrcd ? NULL : &fx_pd_of(qp->qp.pd)->users,
+				   qp->qp.srq ? &fx_srq_of(qp->qp.srq)->users : NULL,
+				   qp->xrcd ? &qp->xrcd->users : NULL};
+
+	/* release: the last use of each comes before whoever destroys it */
+	for (size_t i = 0; i < sizeof(users) / sizeof(users[0]); i++)
+		if (users[i])
+			__atomic_fetch_add(users[i], (uint32_t)n, __ATOMIC_RELEASE);
+}
+
 /* Completions find the QP from now on. */
-static int list_qp(struct fx_vqp *qp)
+static int list_in_cqs(struct fx_vqp *qp)
 {
 	struct fx_vcq *s = fx_cq_of(qp->qp.send_cq), *r = fx_cq_of(qp->qp.recv_cq);
 	int err;
 
+	if (qp->xrcd)
+		return 0;
 	fx_cqs_lock(qp);
 	err = fx_qp_insert(&s->qps, qp->qp.qp_num, qp);
 	if (!err && r != s) {
@@ -234,40 +254,46 @@ static int list_qp(struct fx_vqp *qp)
 			fx_qp_remove(&s->qps, qp->qp.qp_num);
 	}
 	fx_cqs_unlock(qp);
+	return err;
+}
+
+static int list_qp(struct fx_vqp *qp)
+{
+	int err = list_in_cqs(qp);
+
 	if (err)
 		return err;
-	__atomic_fetch_add(&s->users, 1, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&r->users, 1, __ATOMIC_RELAXED);
-	__atomic_fetch_add(&fx_pd_of(qp->qp.pd)->users, 1, __ATOMIC_RELAXED);
-	if (qp->qp.srq)
-		__atomic_fetch_add(&fx_srq_of(qp->qp.srq)->users, 1, __ATOMIC_RELAXED);
+	use_parts(qp, 1);
 	pthread_mutex_lock(&qp->ctx->lock);
 	fx_subject_list(qp->ctx, &qp->subject);
 	pthread_mutex_unlock(&qp->ctx->lock);
 	return 0;
 }
 
-static void unlist_qp(struct fx_vqp *qp)
+static void unlist_from_cqs(struct fx_vqp *qp)
 {
 	struct fx_vcq *s = fx_cq_of(qp->qp.send_cq), *r = fx_cq_of(qp->qp.recv_cq);
 
+	if (qp->xrcd)
+		return;
 	fx_cqs_lock(qp);
 	fx_cq_forget(r, qp);
 	fx_qp_remove(&s->qps, qp->qp.qp_num);
 	if (r != s)
 		fx_qp_remove(&r->qps, qp->qp.qp_num);
 	fx_cqs_unlock(qp);
+}
+
+static void unlist_qp(struct fx_vqp *qp)
+{
+	unlist_from_cqs(qp);
 	fx_subject_forget(qp->ctx, &qp->subject);
-	/* release: the last use of each comes before whoever destroys it */
-	__atomic_fetch_sub(&s->users, 1, __ATOMIC_RELEASE);
-	__atomic_fetch_sub(&r->users, 1, __ATOMIC_RELEASE);
-	if (qp->qp.srq)
-		__atomic_fetch_sub(&fx_srq_of(qp->qp.srq)->users, 1, __ATOMIC_RELEASE);
-	__atomic_fetch_sub(&fx_pd_of(qp->qp.pd)->users, 1, __ATOMIC_RELEASE);
+	use_parts(qp, -1);
 }
 
 /* With an SRQ it has no receives of its own, whatever was asked for. */
-static struct fx_vqp *new_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
+static struct fx_vqp *new_qp(struct fx_context *ctx, struct ibv_pd *pd, struct fx_vxrcd *xrcd,
+			     struct ibv_qp_init_attr *a)
 {
 	struct fx_vqp *qp = aligned_alloc(FX_LINE, sizeof(*qp));
 
@@ -276,8 +302,9 @@ static struct fx_vqp *new_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
 	if (a->srq)
 		a->cap.max_recv_wr = a->cap.max_recv_sge = 0;
 	memset(qp, 0, sizeof(*qp));
-	qp->ctx = fx_context_of(pd->context);
-	qp->qp = (struct ibv_qp){.context = pd->context,
+	qp->ctx = ctx;
+	qp->xrcd = xrcd;
+	qp->qp = (struct ibv_qp){.context = &ctx->verbs.context,
 				 .qp_context = a->qp_context,
 				 .pd = pd,
 				 .send_cq = a->send_cq,
@@ -293,15 +320,13 @@ static struct fx_vqp *new_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
 	return qp;
 }
 
-/* flags: enum fx_qp_flags; ops: enum ibv_qp_create_send_ops_flags */
-static struct ibv_qp *create(struct ibv_pd *pd, struct ibv_qp_init_attr *a, uint32_t flags, uint64_t ops)
+/* Of checked attributes. flags: enum fx_qp_flags; ops: enum ibv_qp_create_send_ops_flags */
+static struct ibv_qp *make(struct fx_context *ctx, struct ibv_pd *pd, struct fx_vxrcd *xrcd,
+			   struct ibv_qp_init_attr *a, uint32_t flags, uint64_t ops)
 {
-	int err = check_init(fx_context_of(pd->context), pd, a);
-	struct fx_vqp *qp;
+	struct fx_vqp *qp = new_qp(ctx, pd, xrcd, a);
+	int err;
 
-	if (err)
-		return fx_null(err);
-	qp = new_qp(pd, a);
 	if (!qp)
 		return fx_null(ENOMEM);
 	err = make_queues(qp, &a->cap);
@@ -310,7 +335,7 @@ static struct ibv_qp *create(struct ibv_pd *pd, struct ibv_qp_init_attr *a, uint
 	err = ops ? fx_batch_make(qp, ops) : 0;
 	if (err)
 		goto free_queues;
-	err = ask_create(qp, pd, a, flags);
+	err = ask_create(qp, a, flags);
 	if (err)
 		goto free_queues;
 	err = list_qp(qp);
@@ -325,6 +350,27 @@ free_queues:
 free_qp:
 	free(qp);
 	return fx_null(err);
+}
+
+static struct ibv_qp *create(struct ibv_pd *pd, struct ibv_qp_init_attr *a, uint32_t flags, uint64_t ops)
+{
+	struct fx_context *ctx = fx_context_of(pd->context);
+	int err;
+
+	if (a->qp_type == IBV_QPT_XRC_SEND)
+		a->recv_cq = a->send_cq; /* nothing completes there */
+	err = check_init(ctx, pd, a);
+	return err ? fx_null(err) : make(ctx, pd, NULL, a, flags, ops);
+}
+
+/* It has no queues: messages name the SRQ, and whose CQ that is. */
+static struct ibv_qp *create_target(struct fx_context *ctx, const struct ibv_qp_init_attr_ex *a)
+{
+	struct ibv_qp_init_attr base = {.qp_context = a->qp_context, .qp_type = a->qp_type};
+
+	if (!(a->comp_mask & IBV_QP_INIT_ATTR_XRCD) || !a->xrcd || a->xrcd->context != &ctx->verbs.context)
+		return fx_null(EINVAL);
+	return make(ctx, NULL, fx_xrcd_of(a->xrcd), &base, 0, 0);
 }
 
 struct ibv_qp *flexins_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
@@ -366,6 +412,8 @@ struct ibv_qp *flexins_create_qp_ex(struct ibv_context *c, struct ibv_qp_init_at
 	struct ibv_qp_init_attr base;
 	struct ibv_qp *qp;
 
+	if (a->qp_type == IBV_QPT_XRC_RECV)
+		return create_target(fx_context_of(c), a);
 	if (!err && a->pd->context != c)
 		err = EINVAL;
 	if (err)
@@ -413,7 +461,8 @@ static void moved(struct fx_vqp *qp, const struct fx_modify_qp_rep *rep)
 {
 	if (rep->state == IBV_QPS_RESET) {
 		fx_cqs_lock(qp);
-		fx_cq_forget(fx_cq_of(qp->qp.recv_cq), qp);
+		if (qp->qp.srq)
+			fx_cq_forget(fx_cq_of(qp->qp.recv_cq), qp);
 		qp->qpn_gen = fx_qpn_gen(qp->qp.qp_num, (uint8_t)rep->gen);
 		drop_shadow(qp, &qp->sq);
 		drop_shadow(qp, &qp->rq);

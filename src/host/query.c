@@ -35,7 +35,7 @@ static void fill_device(const struct fx_context *ctx, struct ibv_device_attr *a)
 	a->hw_ver = l->hw_ver;
 	a->max_qp = as_int(l->max_qp);
 	a->max_qp_wr = as_int(l->max_qp_wr);
-	a->device_cap_flags = IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_RC_RNR_NAK_GEN;
+	a->device_cap_flags = IBV_DEVICE_XRC | IBV_DEVICE_SYS_IMAGE_GUID | IBV_DEVICE_RC_RNR_NAK_GEN;
 	if (l->max_mw)
 		a->device_cap_flags |= IBV_DEVICE_MEM_WINDOW | IBV_DEVICE_MEM_WINDOW_TYPE_2B;
 	a->max_sge = a->max_sge_rd = as_int(l->max_sge);

@@ -114,14 +114,36 @@ static int ask_create(struct fx_vsrq *srq, uint32_t pd, uint32_t limit)
 					.max_wr = srq->max_wr,
 					.max_sge = srq->max_sge,
 					.limit = limit,
+					.xrcd = srq->xrcd ? srq->xrcd->handle : 0,
+					.cq = srq->cq ? srq->cq->cq.handle : 0,
 					.rq_shift = srq->ring.shift,
 					.rq_off = srq->ring_off,
 					.cookie = srq->subject.cookie};
-	struct fx_handle_rep rep;
+	struct fx_create_srq_rep rep;
 	int err = fx_ask(srq->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
 
-	srq->srq.handle = err ? 0 : rep.handle;
-	return err;
+	if (err)
+		return err;
+	srq->srq.handle = rep.srq;
+	srq->number = rep.number;
+	return 0;
+}
+
+/* Of XRC: from now on its CQ finds it, or not any more; n is 1 or -1. */
+static void list_in_cq(struct fx_vsrq *srq, int n)
+{
+	struct fx_vsrq **p;
+
+	if (!srq->cq)
+		return;
+	fx_lock(&srq->cq->lock);
+	for (p = &srq->cq->srqs; *p && *p != srq;)
+		p = &(*p)->cq_next;
+	*p = n > 0 ? srq : srq->cq_next;
+	fx_unlock(&srq->cq->lock);
+	/* release: the last use of each comes before whoever destroys it */
+	__atomic_fetch_add(&srq->cq->users, (uint32_t)n, __ATOMIC_RELEASE);
+	__atomic_fetch_add(&srq->xrcd->users, (uint32_t)n, __ATOMIC_RELEASE);
 }
 
 static int check_attr(const struct fx_context *ctx, const struct ibv_srq_attr *a)
@@ -134,7 +156,9 @@ static int check_attr(const struct fx_context *ctx, const struct ibv_srq_attr *a
 		       : -EINVAL;
 }
 
-struct ibv_srq *flexins_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *attr)
+/* xrcd and cq: both, or NULL both */
+static struct ibv_srq *create(struct ibv_pd *pd, const struct ibv_srq_init_attr *attr, struct fx_vxrcd *xrcd,
+			      struct fx_vcq *cq)
 {
 	struct fx_context *ctx = fx_context_of(pd->context);
 	int err = check_attr(ctx, &attr->attr);
@@ -145,6 +169,8 @@ struct ibv_srq *flexins_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *
 	srq = new_srq(ctx, &attr->attr);
 	if (!srq)
 		return fx_null(ENOMEM);
+	srq->xrcd = xrcd;
+	srq->cq = cq;
 	srq->srq = (struct ibv_srq){.context = pd->context, .srq_context = attr->srq_context, .pd = pd};
 	fx_subject_init(ctx, &srq->subject, FX_OF_SRQ, &srq->srq, &srq->srq.mutex, &srq->srq.cond);
 	pthread_mutex_lock(&ctx->lock);
@@ -158,23 +184,51 @@ struct ibv_srq *flexins_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *
 		return fx_null(err);
 	}
 	__atomic_fetch_add(&fx_pd_of(pd)->users, 1, __ATOMIC_RELAXED);
+	list_in_cq(srq, 1);
 	return &srq->srq;
+}
+
+struct ibv_srq *flexins_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *attr)
+{
+	return create(pd, attr, NULL, NULL);
+}
+
+static int check_extended(const struct ibv_context *c, const struct ibv_srq_init_attr_ex *a)
+{
+	const uint32_t basic = IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD;
+	const uint32_t parts = IBV_SRQ_INIT_ATTR_XRCD | IBV_SRQ_INIT_ATTR_CQ;
+	enum ibv_srq_type type = a->comp_mask & IBV_SRQ_INIT_ATTR_TYPE ? a->srq_type : IBV_SRQT_BASIC;
+
+	if (type != IBV_SRQT_BASIC && type != IBV_SRQT_XRC)
+		return EOPNOTSUPP;
+	if (a->comp_mask & ~(basic | parts))
+		return EOPNOTSUPP;
+	if (!(a->comp_mask & IBV_SRQ_INIT_ATTR_PD) || !a->pd || a->pd->context != c)
+		return EINVAL;
+	if (type == IBV_SRQT_BASIC)
+		return a->comp_mask & parts ? EINVAL : 0;
+	if ((a->comp_mask & parts) != parts || !a->xrcd || !a->cq)
+		return EINVAL;
+	return a->xrcd->context == c && a->cq->context == c ? 0 : EINVAL;
 }
 
 struct ibv_srq *flexins_create_srq_ex(struct ibv_context *c, struct ibv_srq_init_attr_ex *a)
 {
-	const uint32_t known = IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD;
 	struct ibv_srq_init_attr base = {.srq_context = a->srq_context, .attr = a->attr};
-	struct ibv_srq *srq;
+	bool xrc = a->comp_mask & IBV_SRQ_INIT_ATTR_XRCD;
+	int err = check_extended(c, a);
 
-	if (a->comp_mask & ~known || (a->comp_mask & IBV_SRQ_INIT_ATTR_TYPE && a->srq_type != IBV_SRQT_BASIC))
-		return fx_null(EOPNOTSUPP);
-	if (!(a->comp_mask & IBV_SRQ_INIT_ATTR_PD) || !a->pd || a->pd->context != c)
-		return fx_null(EINVAL);
-	srq = flexins_create_srq(a->pd, &base);
-	if (srq)
-		a->attr = base.attr;
-	return srq;
+	if (err)
+		return fx_null(err);
+	return create(a->pd, &base, xrc ? fx_xrcd_of(a->xrcd) : NULL, xrc ? fx_cq_of(a->cq) : NULL);
+}
+
+int flexins_get_srq_num(struct ibv_srq *srq, uint32_t *number)
+{
+	if (!fx_srq_of(srq)->xrcd)
+		return fx_fail(EINVAL);
+	*number = fx_srq_of(srq)->number;
+	return 0;
 }
 
 static int ask_limit(struct fx_vsrq *srq, uint16_t op, uint32_t limit, struct fx_srq_rep *rep)
@@ -224,6 +278,7 @@ int flexins_destroy_srq(struct ibv_srq *ibsrq)
 	err = fx_ask_drop(ctx, FX_MSG_DESTROY_SRQ, ibsrq->handle);
 	if (err && fx_alive(ctx))
 		return fx_fail(err);
+	list_in_cq(srq, -1);
 	fx_subject_forget(ctx, &srq->subject);
 	fx_subject_fini(&srq->subject, &ibsrq->events_completed);
 	/* release: what it was used for comes before its domain may go */

@@ -28,11 +28,11 @@ enum {
 	FX_WORKER_BITS = 4, /* low bits of a QPN */
 	FX_MAX_SGE = 16,
 	FX_MAX_INLINE = 512,
-	FX_MAX_SQ_SLOTS = 9, /* 31 + 8 * 63 >= FX_MAX_INLINE */
-	FX_SLOT_INLINE = 31, /* inline bytes in the first slot */
-	FX_EXT_DATA = 63,    /* inline bytes in a further slot */
-	FX_EXT_SGES = 3,     /* SGEs in a further slot */
-	FX_RQ_SGES = 3,	     /* SGEs in a receive slot, first or further */
+	FX_MAX_SQ_SLOTS = 10, /* 31 + 8 * 63 >= FX_MAX_INLINE, and the one of XRC */
+	FX_SLOT_INLINE = 31,  /* inline bytes in the first slot */
+	FX_EXT_DATA = 63,     /* inline bytes in a further slot */
+	FX_EXT_SGES = 3,      /* SGEs in a further slot */
+	FX_RQ_SGES = 3,	      /* SGEs in a receive slot, first or further */
 	FX_QPN_BITS = 24,
 };
 
@@ -76,7 +76,8 @@ static inline uint32_t fx_qpn_gen(uint32_t qpn, uint8_t gen)
  * First slot of a send entry. Up to 31 inline bytes, or the first SGE, follow the fixed part; more
  * SGEs (three a slot), more inline data (63 a slot) or two 64-bit atomic operands (compare-or-add,
  * swap: always in the second slot, after which the single SGE of the first slot is the landing)
- * sit in struct fx_ext_slot.
+ * sit in struct fx_ext_slot. On a QP of type XRC_SEND whatever is sent names an SRQ of the peer, in the first four bytes of
+ * one more slot, the last.
  */
 struct fx_sq_slot {
 	uint8_t opcode; /* enum fx_wr_op */
@@ -221,6 +222,7 @@ enum fx_wc_flags {
 	FX_WCF_IMM = 1 << 1,
 	FX_WCF_INV = 1 << 3,
 	FX_WCF_IP6 = 1 << 6,	   /* of the pipe: the GRH was an IPv6 header */
+	FX_WCF_XRC = 1 << 5,	   /* of the pipe: of the SRQ whose handle is in src_qp, whoever has the QP */
 	FX_WCF_SOLICITED = 1 << 7, /* of the pipe: wakes a solicited-only arm */
 };
 
@@ -230,7 +232,7 @@ struct fx_cqe {
 	uint32_t index;
 	uint32_t byte_len;
 	uint32_t imm;	 /* immediate, or the invalidated rkey */
-	uint32_t src_qp; /* UD; XRC and SRQ: see the low bit of queue */
+	uint32_t src_qp; /* UD; with FX_WCF_XRC: handle of the SRQ */
 	uint8_t status;	 /* enum fx_wc_status */
 	uint8_t opcode;	 /* enum fx_wc_opcode; 128 and up: the receive queue's */
 	uint8_t flags;	 /* enum fx_wc_flags */

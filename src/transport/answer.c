@@ -32,8 +32,11 @@ static void job_again(struct fx_tp *tp, struct fx_qp *qp, struct fx_job job)
 
 static struct fx_job read_job(const struct fx_pkt *p)
 {
-	return (struct fx_job){
-		.psn = p->psn, .rkey = p->bth.reth.rkey, .va = p->bth.reth.va, .left = p->bth.reth.length};
+	return (struct fx_job){.psn = p->psn,
+			       .rkey = p->bth.reth.rkey,
+			       .pd = p->pd,
+			       .va = p->bth.reth.va,
+			       .left = p->bth.reth.length};
 }
 
 static struct fx_job result_job(const struct fx_result *r)
@@ -124,7 +127,7 @@ static void cut_ack(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *o, uint
 	begin(qp, o);
 	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + FX_AETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
 			  qp->ip_id++);
-	fx_put_bth(p, FX_OPT_RC | FX_OP_ACKNOWLEDGE, false, 0, qp->dest_qpn, false, psn);
+	fx_put_bth(p, qp->opt | FX_OP_ACKNOWLEDGE, false, 0, qp->dest_qpn, false, psn);
 	put_aeth(p + FX_BTH_LEN, syndrome, qp->msn);
 	o->hdr_len = (uint16_t)(p + FX_BTH_LEN + FX_AETH_LEN - o->hdr);
 	if ((syndrome & FX_AETH_TYPE) == FX_AETH_ACK)
@@ -145,14 +148,14 @@ static bool cut_response(struct fx_tp *tp, struct fx_qp *qp, struct fx_job *j, s
 	struct fx_spot at = {0};
 	uint8_t *p = o->hdr;
 
-	if (len && !fx_remote_at(tp, qp, j->rkey, j->va, j->left, FX_ACC_REMOTE_READ, &at))
+	if (len && !fx_remote_at(tp, qp, j->pd, j->rkey, j->va, j->left, FX_ACC_REMOTE_READ, &at))
 		return false;
 	begin(qp, o);
 	p += fx_tmpl_emit(&qp->tmpl, p,
 			  FX_BTH_LEN + (aeth ? FX_AETH_LEN : 0) + len + pad +
 				  (tp->cfg.icrc ? FX_ICRC_LEN : 0),
 			  qp->ip_id++);
-	fx_put_bth(p, (uint8_t)(FX_OPT_RC | op), false, pad, qp->dest_qpn, false, j->psn);
+	fx_put_bth(p, qp->opt | op, false, pad, qp->dest_qpn, false, j->psn);
 	p += FX_BTH_LEN;
 	if (aeth) {
 		put_aeth(p, FX_AETH_CREDITS_INVALID, qp->msn);
@@ -199,7 +202,7 @@ static void cut_result(struct fx_tp *tp, struct fx_qp *qp, const struct fx_job *
 
 	begin(qp, o);
 	p += fx_tmpl_emit(&qp->tmpl, p, len + (tp->cfg.icrc ? FX_ICRC_LEN : 0), qp->ip_id++);
-	fx_put_bth(p, FX_OPT_RC | FX_OP_ATOMIC_ACKNOWLEDGE, false, 0, qp->dest_qpn, false, j->psn);
+	fx_put_bth(p, qp->opt | FX_OP_ATOMIC_ACKNOWLEDGE, false, 0, qp->dest_qpn, false, j->psn);
 	put_aeth(p + FX_BTH_LEN, FX_AETH_CREDITS_INVALID, qp->msn);
 	fx_put64(p + FX_BTH_LEN + FX_AETH_LEN, j->va);
 	o->hdr_len = (uint16_t)(p + len - o->hdr);

@@ -45,6 +45,7 @@ enum fx_async {
 	X(INVALID_REQUEST, "invalid-request", QP_REQ_ERR, "an invalid request of the peer was refused")      \
 	X(ACCESS, "access", QP_ACCESS_ERR,                                                                   \
 	  "a request of the peer without the right to its memory was refused")                               \
+	X(XRC, "xrc", QP_REQ_ERR, "a request named an SRQ that is not, or no longer, in the XRC domain")     \
 	X(LOST_MEMORY, "lost-memory", QP_FATAL, "the memory that a request of the peer was for is gone")     \
 	/* of the QP as a whole */                                                                           \
 	X(RECEIVE_ENTRY, "receive-entry", QP_FATAL, "an entry of the receive queue that contradicts itself") \

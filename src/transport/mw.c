@@ -70,13 +70,13 @@ bool fx_mw_revoke(struct fx_tp *tp, struct fx_qp *qp, uint32_t key)
 
 /* ---- what peers reach ---- */
 
-bool fx_mw_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len, uint32_t access,
-	      struct fx_spot *at)
+bool fx_mw_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t pd, uint32_t rkey, uint64_t va, uint32_t len,
+	      uint32_t access, struct fx_spot *at)
 {
 	struct fx_mw *mw = fx_mw_get(tp->cfg.mrs, rkey);
 	struct fx_mr *mr;
 
-	if (!mw || mw->key != rkey || mw->pd != qp->pd || !(mw->access & qp->access & access))
+	if (!mw || mw->key != rkey || mw->pd != pd || !(mw->access & qp->access & access))
 		return false;
 	if (mw->type == FX_MW_TYPE_2 && mw->qpn_gen != fx_qpn_gen(qp->qpn, qp->gen))
 		return false;

@@ -83,7 +83,7 @@ static struct fx_mr *landing_at(struct fx_tp *tp, struct fx_pkt *p, uint64_t *va
 	struct fx_mr *mr;
 
 	if (!s) {
-		if (!fx_remote_at(tp, p->qp, p->rkey, p->va, *len,
+		if (!fx_remote_at(tp, p->qp, p->pd, p->rkey, p->va, *len,
 				  p->act == FX_PLACE_ATOMIC ? FX_ACC_REMOTE_ATOMIC : FX_ACC_REMOTE_WRITE,
 				  &at))
 			return NULL;
@@ -250,7 +250,8 @@ static bool submit_atomic(struct fx_tp *tp, struct fx_fifo *f, struct fx_pkt *p)
 	struct fx_dma d = {.local = (uint8_t *)&p->atomic,
 			   .len = p->left,
 			   .to_window = true,
-			   .op = p->bth.opcode == FX_OP_COMPARE_SWAP ? FX_DMA_COMPARE_SWAP : FX_DMA_FETCH_ADD,
+			   .op = (p->bth.opcode & 0x1f) == FX_OP_COMPARE_SWAP ? FX_DMA_COMPARE_SWAP
+									      : FX_DMA_FETCH_ADD,
 			   .cookie = p};
 
 	if (p != f->head)

@@ -9,8 +9,11 @@
 
 #include "transport/qp.h"
 
-static const uint8_t transports[] = {
-	[FX_QPT_RC] = FX_OPT_RC, [FX_QPT_UC] = FX_OPT_UC, [FX_QPT_UD] = FX_OPT_UD};
+static const uint8_t transports[] = {[FX_QPT_RC] = FX_OPT_RC,
+				     [FX_QPT_UC] = FX_OPT_UC,
+				     [FX_QPT_UD] = FX_OPT_UD,
+				     [FX_QPT_XRC_SEND] = FX_OPT_XRC,
+				     [FX_QPT_XRC_RECV] = FX_OPT_XRC};
 
 struct fx_qp *fx_qp_create(const struct fx_qp_cfg *cfg)
 {
@@ -26,12 +29,16 @@ struct fx_qp *fx_qp_create(const struct fx_qp_cfg *cfg)
 	qp->gen = (uint8_t)cfg->gen;
 	qp->type = (uint8_t)cfg->type;
 	qp->opt = transports[cfg->type];
-	qp->acks = cfg->type == FX_QPT_RC;
+	qp->acks = qp->opt == FX_OPT_RC || qp->opt == FX_OPT_XRC;
+	qp->xrceth = qp->opt == FX_OPT_XRC ? FX_XRCETH_LEN : 0;
 	qp->pd = cfg->pd;
 	qp->scq = cfg->scq;
 	qp->rcq = cfg->rcq;
-	qp->own = (struct fx_rxq){
-		.ring = cfg->rq, .pd = cfg->pd, .max_sge = cfg->max_recv_sge, .owner = cfg->owner};
+	qp->own = (struct fx_rxq){.ring = cfg->rq,
+				  .pd = cfg->pd,
+				  .max_sge = cfg->max_recv_sge,
+				  .shared = cfg->xrcd != 0,
+				  .owner = cfg->owner};
 	qp->rx = cfg->srq ? cfg->srq : &qp->own;
 	qp->rwqe = calloc(qp->rx->max_sge ? qp->rx->max_sge : 1, sizeof(*qp->rwqe));
 	if (!qp->rwqe) {
@@ -99,8 +106,7 @@ void fx_qp_complete(struct fx_tp *tp, struct fx_qp *qp, struct fx_cq *cq, struct
 		return;
 	if (!was_overrun)
 		cq_failed(tp, cq);
-	else
-		fx_qp_error(tp, qp, FX_CAUSE_CQ_OVERRUN); /* it came later */
+	fx_qp_error(tp, qp, FX_CAUSE_CQ_OVERRUN); /* it came later, or only messages of its name the CQ */
 }
 
 void fx_tp_cq_overran(struct fx_tp *tp, struct fx_cq *cq)
@@ -187,6 +193,7 @@ static void quiesce(struct fx_tp *tp, struct fx_qp *qp, uint32_t sq_index)
 	qp->nak_want = 0;
 	qp->ack_want = qp->nak_sent = qp->dead_end = qp->have_rwqe = false;
 	fx_look_drop(qp);
+	qp->rx = qp->cfg.srq ? qp->cfg.srq : &qp->own;
 	qp->looked = false;
 	qp->rnr_wait = qp->rewound = qp->draining = qp->greeted = qp->last_told = false;
 	qp->cause = FX_CAUSE_NONE;

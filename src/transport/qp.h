@@ -9,6 +9,7 @@
  *	completer.c	ACK, NAK, READ responses -> progress; retires WQEs into CQEs
  *	responder.c	request packets -> placements
  *	receive.c	receives: taken for messages, flushed, and the limit of shared queues
+ *	xrc.c		SRQs that messages name
  *	look.c		packets that wait for a fresh look at their receive queue
  *	datagram.c	what sets datagrams apart when they arrive
  *	mcast.c		multicast groups
@@ -139,7 +140,8 @@ struct fx_wqe {
 		} ud;
 	};
 	uint32_t placed; /* READ, atomic: bytes in memory; of what sends nothing: it has happened */
-	uint32_t syndrome;
+	uint32_t syndrome : 8;
+	uint32_t srqn : 24; /* XRC: of the peer */
 	union {
 		struct fx_sge sge[1]; /* or inline bytes */
 		struct { /* BIND_MW: as in its slot; imm is the window, raddr and rkey are the rest */
@@ -186,6 +188,7 @@ struct fx_job {
 	uint32_t rkey;
 	uint64_t va; /* atomic: the result */
 	uint32_t left;
+	uint32_t pd; /* whose keys it may name */
 	bool begun;
 	bool atomic;
 };
@@ -225,8 +228,9 @@ struct fx_qp {
 	uint16_t ip_id;
 	uint8_t rd_limit; /* READs and atomics in flight, at most */
 	uint8_t rd_head, rd_n;
-	uint8_t opt; /* enum fx_opcode_transport */
-	bool acks;   /* it is reliable: requests are acknowledged, refused, and sent again */
+	uint8_t opt;	/* enum fx_opcode_transport */
+	bool acks;	/* it is reliable: requests are acknowledged, refused, and sent again */
+	uint8_t xrceth; /* bytes of it in each request; 0: none */
 	uint32_t since_ackreq;
 	struct fx_chunk *head, *tail; /* of the queue; looking at the WQE at `una` may move that past head */
 	struct fx_cursor ack;	      /* WQE that una_psn is in */
@@ -318,7 +322,8 @@ static inline void fx_qp_soon(const struct fx_qp *qp)
 struct fx_tp {
 	struct fx_tp_cfg cfg;
 	uint64_t now;
-	struct fx_qp **qps; /* by QPN >> FX_WORKER_BITS */
+	struct fx_qp **qps;   /* by QPN >> FX_WORKER_BITS */
+	struct fx_rxq **srqs; /* of XRC, by number >> FX_WORKER_BITS */
 	struct fx_share *shares;
 	struct fx_link turns; /* contexts that have something to send */
 	struct fx_qp *acks_head, *acks_tail, *touched;
@@ -411,7 +416,7 @@ struct fx_spot {
 	struct fx_mw *mw;
 };
 /* Do the region or window that the peer names, and the QP, give these rights on these bytes? Where are they? */
-bool fx_remote_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len,
+bool fx_remote_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t pd, uint32_t rkey, uint64_t va, uint32_t len,
 		  uint32_t access, struct fx_spot *at);
 /* A SEND that takes a key of ours from its sender, when it is placed. */
 static inline bool fx_revokes(const struct fx_pkt *p)
@@ -431,6 +436,15 @@ void fx_receive_flush(struct fx_tp *tp, struct fx_qp *qp);  /* in ERR */
 void fx_receive_looked(struct fx_tp *tp, struct fx_qp *qp); /* the same, after a look for more of them */
 /* Its limit, since entries went, or came by a look. */
 void fx_rxq_watch(struct fx_tp *tp, struct fx_rxq *rx, bool looked);
+
+/* Where its completion goes; `rx` is whose it was. */
+void fx_receive_complete(struct fx_tp *tp, struct fx_qp *qp, const struct fx_rxq *rx, struct fx_cqe *cqe);
+
+/* ---- xrc.c ---- */
+/* The SRQ that a request names, among those that the QP reaches; or NULL. */
+struct fx_rxq *fx_xrc_find(const struct fx_tp *tp, const struct fx_qp *qp, uint32_t number);
+/* It becomes the QP's for this message; false: it cannot. */
+bool fx_xrc_select(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p);
 
 /* ---- look.c ---- */
 /* True: the QP waits for a fresh look at its receive queue. */
@@ -460,8 +474,8 @@ unsigned fx_answer_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out,
 
 /* ---- mw.c ---- */
 /* fx_remote_at() of a key that is no region's. */
-bool fx_mw_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len, uint32_t access,
-	      struct fx_spot *at);
+bool fx_mw_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t pd, uint32_t rkey, uint64_t va, uint32_t len,
+	      uint32_t access, struct fx_spot *at);
 /* Work requests; return a wc status. */
 uint8_t fx_mw_bind(struct fx_tp *tp, struct fx_qp *qp, const struct fx_wqe *w);
 uint8_t fx_mw_local_inv(struct fx_tp *tp, struct fx_qp *qp, const struct fx_wqe *w);

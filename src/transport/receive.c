@@ -54,6 +54,17 @@ uint8_t fx_receive_take(struct fx_tp *tp, struct fx_qp *qp)
 	return 0;
 }
 
+void fx_receive_complete(struct fx_tp *tp, struct fx_qp *qp, const struct fx_rxq *rx, struct fx_cqe *cqe)
+{
+	if (!rx->cq) {
+		fx_qp_complete(tp, qp, qp->rcq, cqe);
+		return;
+	}
+	cqe->flags |= FX_WCF_XRC;
+	cqe->src_qp = rx->handle;
+	fx_qp_complete(tp, qp, rx->cq, cqe);
+}
+
 /* ---- the limit of a shared queue ---- */
 
 /*
@@ -98,7 +109,7 @@ static void flush_one(struct fx_tp *tp, struct fx_qp *qp, uint32_t index)
 			     .opcode = FX_WC_RECV,
 			     .syndrome = (uint8_t)qp->cause};
 
-	fx_qp_complete(tp, qp, qp->rcq, &cqe);
+	fx_receive_complete(tp, qp, qp->rx, &cqe);
 }
 
 static void flush_in_hand(struct fx_tp *tp, struct fx_qp *qp)
@@ -124,7 +135,7 @@ static bool flush_here(struct fx_tp *tp, struct fx_qp *qp)
 static void flush_last(struct fx_tp *tp, struct fx_qp *qp)
 {
 	flush_in_hand(tp, qp);
-	if (!qp->last_told)
+	if (qp->cfg.srq && !qp->last_told)
 		fx_qp_tell(tp, qp, FX_ASYNC_LAST_WQE);
 	qp->last_told = true;
 }

@@ -214,6 +214,13 @@ static uint32_t put_reth(uint8_t *p, uint64_t va, uint32_t rkey, uint32_t len)
 	return FX_RETH_LEN;
 }
 
+/* XRC; other transports have no room for it, and what comes next is written over it. */
+static uint8_t *put_srqn(uint8_t *p, const struct fx_qp *qp, const struct fx_wqe *w)
+{
+	fx_put32(p, w->srqn);
+	return p + qp->xrceth;
+}
+
 /* Everything that a cut packet changes in the QP. */
 static void cut_done(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out,
 		     uint32_t npsn, uint32_t bytes)
@@ -263,10 +270,11 @@ static uint8_t cut_read(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, st
 	if (!qp->rd_limit)
 		return FX_WC_LOC_QP_OP_ERR;
 	len = left < n << qp->mtu_shift ? left : n << qp->mtu_shift;
-	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + FX_RETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
+	p += fx_tmpl_emit(&qp->tmpl, p,
+			  FX_BTH_LEN + qp->xrceth + FX_RETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
 			  qp->ip_id++);
-	fx_put_bth(p, FX_OPT_RC | FX_OP_READ_REQUEST, false, 0, qp->dest_qpn, true, qp->next_psn);
-	p += FX_BTH_LEN;
+	fx_put_bth(p, qp->opt | FX_OP_READ_REQUEST, false, 0, qp->dest_qpn, true, qp->next_psn);
+	p = put_srqn(p + FX_BTH_LEN, qp, w);
 	p += put_reth(p, w->raddr + qp->cut_off, w->rkey, len);
 	out->hdr_len = (uint16_t)(p - out->hdr);
 	qp->rd_end[(qp->rd_head + qp->rd_n++) % FX_MAX_RD_ATOMIC] = fx_psn_add(qp->next_psn, n);
@@ -289,10 +297,11 @@ static uint8_t cut_atomic(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, 
 	if (status)
 		return status;
 	memcpy(operand, fx_wqe_operands(w), sizeof(operand));
-	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + FX_ATOMICETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
+	p += fx_tmpl_emit(&qp->tmpl, p,
+			  FX_BTH_LEN + qp->xrceth + FX_ATOMICETH_LEN + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
 			  qp->ip_id++);
-	fx_put_bth(p, FX_OPT_RC | cuts[w->op].only, false, 0, qp->dest_qpn, true, qp->next_psn);
-	p += FX_BTH_LEN;
+	fx_put_bth(p, qp->opt | cuts[w->op].only, false, 0, qp->dest_qpn, true, qp->next_psn);
+	p = put_srqn(p + FX_BTH_LEN, qp, w);
 	fx_put64(p, w->raddr);
 	fx_put32(p + 8, w->rkey);
 	/* one field holds what is added or swapped in; only a compare-swap has the other */
@@ -332,12 +341,13 @@ static uint8_t cut_data(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, st
 			   : (last ? cuts[w->op].last : cuts[w->op].middle);
 	uint8_t *p = out->hdr, status;
 
-	ext = (first && cuts[w->op].reth ? FX_RETH_LEN : 0) + (last && cuts[w->op].tail ? FX_IMM_LEN : 0);
+	ext = qp->xrceth + (first && cuts[w->op].reth ? FX_RETH_LEN : 0) +
+	      (last && cuts[w->op].tail ? FX_IMM_LEN : 0);
 	p += fx_tmpl_emit(&qp->tmpl, p, FX_BTH_LEN + ext + len + pad + (tp->cfg.icrc ? FX_ICRC_LEN : 0),
 			  qp->ip_id++);
 	fx_put_bth(p, op | qp->opt, last && (w->flags & FX_WRF_SOLICITED), pad, qp->dest_qpn,
 		   wants_ack(qp, last) & qp->acks, qp->next_psn);
-	p += FX_BTH_LEN;
+	p = put_srqn(p + FX_BTH_LEN, qp, w);
 	if (first && cuts[w->op].reth)
 		p += put_reth(p, w->raddr, w->rkey, w->length);
 	if (last && cuts[w->op].tail)
@@ -434,7 +444,11 @@ static cutter *const datagram[FX_WR_OPS] = {
 };
 /* By enum fx_opcode_transport. What entry_check() lets through has a cutter. */
 static cutter *const *const cutters[] = {
-	[FX_OPT_RC >> 5] = reliable, [FX_OPT_UC >> 5] = unreliable, [FX_OPT_UD >> 5] = datagram};
+	[FX_OPT_RC >> 5] = reliable,
+	[FX_OPT_UC >> 5] = unreliable,
+	[FX_OPT_UD >> 5] = datagram,
+	[FX_OPT_XRC >> 5] = reliable,
+};
 
 unsigned fx_requester_cut(struct fx_tp *tp, struct fx_qp *qp, struct fx_txpkt *out, unsigned max)
 {

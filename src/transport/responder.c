@@ -64,6 +64,7 @@ static void refuse_receive(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p,
 			   uint8_t status)
 {
 	p->status = status;
+	p->rx = qp->rx;
 	p->index = qp->rwqe_index;
 	qp->have_rwqe = false;
 	refuse(tp, qp, p, syndrome);
@@ -82,6 +83,7 @@ static void too_long(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 static void end_receive(struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
 {
 	p->act = FX_PLACE_RECV;
+	p->rx = qp->rx;
 	p->index = qp->rwqe_index;
 	p->byte_len = qp->msg_off + p->len;
 	p->wc_opcode = flags & FX_OPF_WRITE ? FX_WC_RECV_RDMA_WITH_IMM : FX_WC_RECV;
@@ -94,15 +96,15 @@ static void end_receive(struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
 
 /* ---- requests in sequence ---- */
 
-bool fx_remote_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len,
+bool fx_remote_at(struct fx_tp *tp, struct fx_qp *qp, uint32_t pd, uint32_t rkey, uint64_t va, uint32_t len,
 		  uint32_t access, struct fx_spot *at)
 {
 	struct fx_mr *mr = fx_mr_get(tp->cfg.mrs, rkey);
 
 	if (!mr)
-		return fx_mw_at(tp, qp, rkey, va, len, access, at);
+		return fx_mw_at(tp, qp, pd, rkey, va, len, access, at);
 	*at = (struct fx_spot){.mr = mr, .va = va};
-	return mr->pd == qp->pd && mr->access & qp->access & access && fx_mr_covers(mr, va, len);
+	return mr->pd == pd && mr->access & qp->access & access && fx_mr_covers(mr, va, len);
 }
 
 static bool remote_ok(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_t va, uint32_t len,
@@ -110,7 +112,7 @@ static bool remote_ok(struct fx_tp *tp, struct fx_qp *qp, uint32_t rkey, uint64_
 {
 	struct fx_spot at;
 
-	return fx_remote_at(tp, qp, rkey, va, len, access, &at);
+	return fx_remote_at(tp, qp, qp->pd, rkey, va, len, access, &at);
 }
 
 /* There is no room for what its memory keeps waiting: the peer has to send it again. */
@@ -204,6 +206,7 @@ static void rx_write(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint3
 	p->left = p->len;
 	p->sge = NULL;
 	p->rkey = qp->write.rkey;
+	p->pd = qp->pd;
 	p->va = qp->write.va + qp->msg_off;
 	if (crowded_out(tp, qp, p))
 		return;
@@ -227,6 +230,7 @@ static void rx_read(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32
 		return;
 	}
 	p->act = FX_PLACE_READ;
+	p->pd = qp->pd;
 	p->left = 0;
 	p->sge = NULL;
 	accept(tp, qp, p, flags | FX_OPF_LAST, fx_packets(qp, len));
@@ -246,6 +250,7 @@ static void rx_atomic(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint
 	p->left = FX_ATOMIC_LEN;
 	p->sge = NULL;
 	p->rkey = p->bth.atomic.rkey;
+	p->pd = qp->pd;
 	p->va = p->bth.atomic.va;
 	p->atomic =
 		(struct fx_dma_atomic){.compare = p->bth.atomic.compare, .swap_add = p->bth.atomic.swap_add};
@@ -275,11 +280,21 @@ static bool order_fits(const struct fx_qp *qp, uint32_t flags)
 
 /* ---- duplicates ---- */
 
+/* The SRQ that it names may be another one than the last message's, or gone: then no key is good. */
+static uint32_t pd_again(const struct fx_tp *tp, const struct fx_qp *qp, const struct fx_pkt *p,
+			 uint32_t flags)
+{
+	const struct fx_rxq *rx = flags & FX_OPF_XRCETH ? fx_xrc_find(tp, qp, p->bth.xrc_srqn) : NULL;
+
+	return flags & FX_OPF_XRCETH ? rx ? rx->pd : 0 : qp->pd;
+}
+
 static void duplicate(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
 {
 	tp->n.rx_duplicates++;
 	qp->dups++;
 	if (flags & FX_OPF_READ) {
+		p->pd = pd_again(tp, qp, p, flags);
 		fx_answer_read_again(tp, qp, p);
 	} else if (flags & FX_OPF_ATOMIC) {
 		fx_answer_atomic_again(tp, qp, p);
@@ -315,6 +330,9 @@ static void in_sequence(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, ui
 {
 	if (!order_fits(qp, flags) || !length_fits(qp, p, flags)) {
 		unfit(tp, qp, p, flags);
+	} else if (flags & FX_OPF_XRCETH && !fx_xrc_select(tp, qp, p)) {
+		p->xrc = true;
+		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
 	} else if (flags & FX_OPF_SEND) {
 		rx_send(tp, qp, p, flags);
 	} else if (flags & FX_OPF_WRITE) {
@@ -387,6 +405,8 @@ void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 
 	p->act = FX_PLACE_NONE;
 	p->status = 0;
+	p->rx = NULL;
+	p->xrc = false;
 	if (qp->state < FX_QPS_RTR || qp->state == FX_QPS_ERR || qp->dead_end) {
 		tp->n.rx_wrong_state++;
 		fx_release(tp, p);
@@ -417,7 +437,7 @@ static void receive_done(struct fx_tp *tp, struct fx_qp *qp, const struct fx_pkt
 	} else {
 		cqe.opcode = FX_WC_RECV;
 	}
-	fx_qp_complete(tp, qp, qp->rcq, &cqe);
+	fx_receive_complete(tp, qp, p->rx, &cqe);
 }
 
 /* A receive that completes with an error tells enough; else it is an event (IBTA 11.6.3.2). */
@@ -429,6 +449,8 @@ static enum fx_cause refusal_cause(const struct fx_pkt *p)
 		return p->status == FX_WC_LOC_LEN_ERR ? FX_CAUSE_RECEIVE_ROOM : FX_CAUSE_RECEIVE_MEMORY;
 	if (p->syndrome == FX_NAK_REMOTE_OP)
 		return FX_CAUSE_RECEIVE_ENTRY;
+	if (p->xrc)
+		return FX_CAUSE_XRC;
 	return p->syndrome == FX_NAK_REMOTE_ACCESS ? FX_CAUSE_ACCESS : FX_CAUSE_INVALID_REQUEST;
 }
 

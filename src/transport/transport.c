@@ -18,7 +18,10 @@ struct fx_tp *fx_tp_create(const struct fx_tp_cfg *cfg, uint64_t now)
 	tp->now = now;
 	tp->held_due = UINT64_MAX;
 	tp->qps = calloc(cfg->max_qps, sizeof(*tp->qps));
-	if (!tp->qps) {
+	tp->srqs = calloc(cfg->max_srqs + 1, sizeof(struct fx_rxq *));
+	if (!tp->qps || !tp->srqs) {
+		free(tp->qps);
+		free(tp->srqs);
 		free(tp);
 		return NULL;
 	}
@@ -34,6 +37,7 @@ void fx_tp_destroy(struct fx_tp *tp)
 	fx_sched_fini(tp);
 	fx_wqe_free_slabs(tp);
 	free(tp->qps);
+	free(tp->srqs);
 	free(tp);
 }
 

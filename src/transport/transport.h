@@ -103,6 +103,7 @@ struct fx_pkt {
 	bool solicited;
 	bool submitted; /* all its copies are with an engine, or done */
 	bool failed;	/* a copy did not arrive */
+	bool xrc;	/* refused: for the SRQ that it names */
 	bool dropped;	/* its QP has moved on: no effect */
 	bool kept;	/* it waits: on its context's account */
 	uint8_t parity; /* under which they are counted */
@@ -110,6 +111,7 @@ struct fx_pkt {
 	struct fx_qp *qp;
 	struct fx_wqe *wqe; /* FX_PLACE_RESPONSE */
 	struct fx_mw *mw;   /* that its copies go through; NULL: a region */
+	struct fx_rxq *rx;  /* whose receive, where there is one; of XRC: what it names */
 	uint32_t psn;
 	uint32_t len; /* payload bytes, without pad */
 	uint32_t payload_off;
@@ -120,6 +122,7 @@ struct fx_pkt {
 	/* where the rest of the payload lands: `left` bytes at (rkey, va), or a walk over SGEs from (sge_i, sge_off) */
 	uint32_t left;
 	uint32_t rkey;
+	uint32_t pd; /* whose keys it may name */
 	uint64_t va;
 	const struct fx_sge *sge;
 	uint32_t nsge, sge_i, sge_off;
@@ -165,6 +168,10 @@ struct fx_rxq {
 	void *copy;	 /* the mirror's; NULL: the ring is the host's own */
 	uint32_t handle; /* these two of a shared one, for its events */
 	uint64_t cookie;
+	/* of an SRQ of XRC: messages name it, and its completions are its own */
+	uint32_t number;
+	uint32_t xrcd; /* its domain, never 0 */
+	struct fx_cq *cq;
 	/* the transport's */
 	struct fx_qp *asks, *asks_last; /* QPs that wait for a look */
 	uint32_t limit; /* fewer entries than that are told of, once; 0: nobody wants to know */
@@ -198,11 +205,12 @@ struct fx_tp_env {
 
 struct fx_tp_cfg {
 	uint32_t worker;
-	uint32_t max_qps; /* size of the QPN table */
-	uint32_t window;  /* packets in flight per QP; 0: the default */
-	bool icrc;	  /* frames carry one: 4 bytes more in every length (the port computes it) */
-	uint32_t mtu;	  /* of the port, for datagrams; 0: 4096 */
-	uint8_t gid[16];  /* of the port */
+	uint32_t max_qps;  /* size of the QPN table */
+	uint32_t max_srqs; /* and of that of SRQ numbers; 0: no XRC */
+	uint32_t window;   /* packets in flight per QP; 0: the default */
+	bool icrc;	   /* frames carry one: 4 bytes more in every length (the port computes it) */
+	uint32_t mtu;	   /* of the port, for datagrams; 0: 4096 */
+	uint8_t gid[16];   /* of the port */
 	const struct fx_mr_table *mrs;
 	const struct fx_ah_table *ahs; /* NULL: no UD QP sends */
 	struct fx_dma_engine *dma;     /* windows */
@@ -261,6 +269,7 @@ struct fx_qp_cfg {
 	struct fx_under_way *under_way; /* of its context; outlives the QP */
 	struct fx_rq rq;		/* from here on: looked at when it is created */
 	struct fx_rxq *srq;		/* in place of rq; NULL: it has its own */
+	uint32_t xrcd;			/* XRC_RECV: its domain, whose SRQs its messages name */
 };
 
 /* What the port knows of a path: filled by the control room before a modify to RTR. */
@@ -298,6 +307,10 @@ void fx_qp_free(struct fx_tp *tp, struct fx_qp *qp);
  * From now on, or at once: when fewer than `limit` entries are left, the owner hears of it, once. 0: it does not.
  */
 void fx_rxq_arm(struct fx_tp *tp, struct fx_rxq *rx, uint32_t limit);
+/* From now on messages of XRC find it. Returns 0 or -EBUSY. */
+int fx_rxq_attach(struct fx_tp *tp, struct fx_rxq *rx);
+/* And no more: QPs that had begun something for it go to error. */
+void fx_rxq_detach(struct fx_tp *tp, struct fx_rxq *rx);
 
 /* ---- multicast groups ---- */
 /* A UD QP in a multicast group; the caller's, from joining until it has left, or the QP was detached. */

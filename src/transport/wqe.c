@@ -195,24 +195,36 @@ static struct fx_wqe *wqe_append(struct fx_tp *tp, struct fx_qp *qp, uint32_t ns
 	return w;
 }
 
+enum {
+	RC = 1 << FX_QPT_RC | 1 << FX_QPT_XRC_SEND,
+	UC = 1 << FX_QPT_UC,
+	UD = 1 << FX_QPT_UD,
+};
+
 /* What a send opcode may be used for, and how its entry looks. */
 static const struct {
-	uint8_t types; /* bit per enum fx_qp_type */
-	bool remote;   /* has a remote address */
-	bool source;   /* gathers local data (else it lands there) */
-	bool atomic;   /* one SGE, and operands in the second slot */
+	uint16_t types; /* bit per enum fx_qp_type */
+	bool remote;	/* has a remote address */
+	bool source;	/* gathers local data (else it lands there) */
+	bool atomic;	/* one SGE, and operands in the second slot */
 } wr_ops[FX_WR_OPS] = {
-	[FX_WR_SEND] = {1 << FX_QPT_RC | 1 << FX_QPT_UC | 1 << FX_QPT_UD, false, true, false},
-	[FX_WR_SEND_IMM] = {1 << FX_QPT_RC | 1 << FX_QPT_UC | 1 << FX_QPT_UD, false, true, false},
-	[FX_WR_SEND_INV] = {1 << FX_QPT_RC, false, true, false},
-	[FX_WR_WRITE] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, true, true, false},
-	[FX_WR_WRITE_IMM] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, true, true, false},
-	[FX_WR_READ] = {1 << FX_QPT_RC, true, false, false},
-	[FX_WR_CMP_SWAP] = {1 << FX_QPT_RC, true, false, true},
-	[FX_WR_FETCH_ADD] = {1 << FX_QPT_RC, true, false, true},
-	[FX_WR_LOCAL_INV] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, false, false, false},
-	[FX_WR_BIND_MW] = {1 << FX_QPT_RC | 1 << FX_QPT_UC, false, false, false},
+	[FX_WR_SEND] = {RC | UC | UD, false, true, false},
+	[FX_WR_SEND_IMM] = {RC | UC | UD, false, true, false},
+	[FX_WR_SEND_INV] = {RC, false, true, false},
+	[FX_WR_WRITE] = {RC | UC, true, true, false},
+	[FX_WR_WRITE_IMM] = {RC | UC, true, true, false},
+	[FX_WR_READ] = {RC, true, false, false},
+	[FX_WR_CMP_SWAP] = {RC, true, false, true},
+	[FX_WR_FETCH_ADD] = {RC, true, false, true},
+	[FX_WR_LOCAL_INV] = {RC | UC, false, false, false},
+	[FX_WR_BIND_MW] = {RC | UC, false, false, false},
 };
+
+/* Of XRC, whatever is sent: the one that names the peer's SRQ. */
+static uint32_t srqn_slots(const struct fx_qp *qp, const struct fx_sq_slot *e)
+{
+	return qp->xrceth && (wr_ops[e->opcode].remote || wr_ops[e->opcode].source);
+}
 
 /* Entry slots that its SGEs or inline bytes need. */
 static uint32_t entry_slots(const struct fx_sq_slot *e)
@@ -242,7 +254,7 @@ static uint8_t entry_check(const struct fx_qp *qp, const struct fx_sq_slot *e)
 	} else if (e->nsge && !wr_ops[e->opcode].remote && !wr_ops[e->opcode].source) {
 		return FX_WC_LOC_QP_OP_ERR; /* it has no data */
 	}
-	return entry_slots(e) == e->nslots ? 0 : FX_WC_LOC_QP_OP_ERR;
+	return entry_slots(e) + srqn_slots(qp, e) == e->nslots ? 0 : FX_WC_LOC_QP_OP_ERR;
 }
 
 static void copy_inline(struct fx_wqe *w, const struct fx_sq_slot *e)
@@ -301,6 +313,15 @@ static uint32_t wqe_slots(const struct fx_sq_slot *e, uint8_t status)
 	return (uint32_t)(bytes + FX_LINE - 1) / FX_LINE;
 }
 
+/* The first bytes of the last slot: of XRC they are an SRQ's number, else nobody asks for it. */
+static uint32_t last_word(const struct fx_sq_slot *e)
+{
+	uint32_t word;
+
+	memcpy(&word, e + e->nslots - 1, sizeof(word));
+	return word & FX_PSN_MASK;
+}
+
 static void wqe_fill(struct fx_qp *qp, struct fx_wqe *w, const struct fx_sq_slot *e, uint8_t status)
 {
 	w->op = e->opcode;
@@ -320,6 +341,7 @@ static void wqe_fill(struct fx_qp *qp, struct fx_wqe *w, const struct fx_sq_slot
 	w->status = status;
 	if (status)
 		return;
+	w->srqn = last_word(e);
 	if (e->flags & FX_WRF_INLINE)
 		copy_inline(w, e);
 	else if (wr_ops[e->opcode].atomic)

@@ -102,6 +102,8 @@ static uint32_t request_size(uint16_t op)
 		[FX_MSG_MODIFY_QP] = sizeof(struct fx_modify_qp_req),
 		[FX_MSG_QUERY_QP] = sizeof(struct fx_qp_req),
 		[FX_MSG_DESTROY_QP] = sizeof(struct fx_qp_req),
+		[FX_MSG_OPEN_XRCD] = sizeof(struct fx_open_xrcd_req),
+		[FX_MSG_CLOSE_XRCD] = sizeof(struct fx_handle_req),
 		[FX_MSG_CREATE_SRQ] = sizeof(struct fx_create_srq_req),
 		[FX_MSG_MODIFY_SRQ] = sizeof(struct fx_modify_srq_req),
 		[FX_MSG_QUERY_SRQ] = sizeof(struct fx_modify_srq_req),

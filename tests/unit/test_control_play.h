@@ -158,7 +158,8 @@ static inline int play_end(void **state)
 	pthread_join(p->worker, NULL);
 	fx_control_destroy(p->ctl);
 	if (access(p->path, F_OK) == 0 || access(p->ticket, F_OK) == 0 || u.strangers || u.contexts ||
-	    u.clients || u.mrs || u.mws || u.ahs || u.srqs || u.qps || u.cqs || u.channels || u.pds)
+	    u.clients || u.mrs || u.mws || u.ahs || u.srqs || u.xrcds || u.qps || u.cqs || u.channels ||
+	    u.pds)
 		return -1; /* something was left behind */
 	rmdir(p->dir);
 	free(p);
@@ -316,7 +317,7 @@ static inline void await_empty(const struct play *p, uint32_t clients)
 	for (int i = 0; i < PLAY_WAIT_MS; i++) {
 		fx_control_usage(p->ctl, &u);
 		if (u.clients == clients && !u.contexts && !u.pds && !u.channels && !u.cqs && !u.qps &&
-		    !u.mrs && !u.mws && !u.ahs && !u.srqs)
+		    !u.mrs && !u.mws && !u.ahs && !u.srqs && !u.xrcds)
 			return;
 		play_pause();
 	}

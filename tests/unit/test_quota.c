@@ -109,15 +109,25 @@ static void destroy_ah(struct client *c, uint32_t ah)
 	assert_int_equal(ASK(c, FX_MSG_DESTROY_AH, &req, &rep), 0);
 }
 
+static int open_xrcd(struct client *c, uint32_t *xrcd)
+{
+	struct fx_open_xrcd_req req = {.fd = -1};
+	struct fx_handle_rep rep;
+	int err = ASK(c, FX_MSG_OPEN_XRCD, &req, &rep);
+
+	*xrcd = rep.handle;
+	return err;
+}
+
 static int create_srq(struct client *c, uint32_t pd, uint32_t *srq)
 {
 	struct fx_create_srq_req req = {.pd = pd, .max_wr = 4, .max_sge = 3, .rq_shift = 2};
-	struct fx_handle_rep rep;
+	struct fx_create_srq_rep rep;
 	int err;
 
 	req.rq_off = c->hello.heap_off + 4096;
 	err = ASK(c, FX_MSG_CREATE_SRQ, &req, &rep);
-	*srq = rep.handle;
+	*srq = rep.srq;
 	return err;
 }
 
@@ -173,6 +183,8 @@ static int make(struct client *c, enum fx_quota_kind k, uint32_t n, uint32_t pd,
 		return create_srq(c, pd, handle);
 	case FX_QUOTA_mcasts:
 		return attach(c, pd, cq, handle);
+	case FX_QUOTA_xrcds:
+		return open_xrcd(c, handle);
 	default:
 		return create_qp(c, pd, cq, k == FX_QUOTA_send_wrs ? n : 1, handle);
 	}
@@ -184,7 +196,7 @@ static void end(struct client *c, enum fx_quota_kind k, uint32_t handle)
 		[FX_QUOTA_pds] = FX_MSG_DEALLOC_PD,    [FX_QUOTA_channels] = FX_MSG_DESTROY_CHANNEL,
 		[FX_QUOTA_cqs] = FX_MSG_DESTROY_CQ,    [FX_QUOTA_mrs] = FX_MSG_DEREG_MR,
 		[FX_QUOTA_mr_bytes] = FX_MSG_DEREG_MR, [FX_QUOTA_mws] = FX_MSG_DEALLOC_MW,
-		[FX_QUOTA_srqs] = FX_MSG_DESTROY_SRQ,
+		[FX_QUOTA_srqs] = FX_MSG_DESTROY_SRQ,  [FX_QUOTA_xrcds] = FX_MSG_CLOSE_XRCD,
 	};
 
 	if (ops[k])

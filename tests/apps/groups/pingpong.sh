@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # shellcheck shell=bash
 #
-# ibv_{rc,uc,ud,srq}_pingpong with checked data: sizes around every boundary, path MTUs, depths, with and without a GID, by
+# ibv_{rc,uc,ud,srq,xsrq}_pingpong with checked data: sizes around every boundary, path MTUs, depths, with and without a GID, by
 # polling and by events.
 
 pingpong()
@@ -95,4 +95,32 @@ case_srq()
 		pong ibv_srq_pingpong -g 0 -q "$qps" -r 200 -s 4097 -n 1000
 	done
 	pong ibv_srq_pingpong -s 4097 -n 200
+}
+
+# xrc CLIENTS OPTION...: one server and so many clients, in the XRC domain of one file
+xrc()
+{
+	local clients=$1 port i pids=() pid ok=0
+	shift
+	port=$(free_port)
+	server "$port" ibv_xsrq_pingpong -g 0 -c "$clients" "$@"
+	for ((i = 0; i < clients; i++)); do
+		run ibv_xsrq_pingpong -g 0 "$@" -p "$port" 127.0.0.1 >"$TMP/client.$i.out" 2>&1 &
+		pids+=($!)
+	done
+	for pid in "${pids[@]}" "$SERVER"; do
+		wait "$pid" || ok=1
+	done
+	[ "$ok" = 0 ] || fail "$clients clients, $*: $(cat "$TMP"/server.out "$TMP"/client.*.out)"
+}
+
+case_xsrq()
+{
+	local size
+	for size in 1 64 4096 4097 1000000; do
+		xrc 1 -s "$size" -n $((size > 100000 ? 100 : 500))
+		xrc 1 -e -s "$size" -n $((size > 100000 ? 50 : 200))
+	done
+	xrc 4 -s 4097 -n 200
+	xrc 4 -e -s 4097 -n 200
 }
