@@ -80,6 +80,13 @@ struct fx_cmd_srq {
 	X(loops, "turns of the poll loop")                                                                   \
 	X(sleeps, "times it went to sleep")                                                                  \
 	X(kicks, "times something other than a timer woke it")                                               \
+	X(bus_landed, "DMA requests that put what was received into memory across a bus")                    \
+	X(bus_landed_bytes, "... and their bytes")                                                           \
+	X(bus_fetched, "DMA requests that fetched what is sent")                                             \
+	X(bus_fetched_bytes, "... and their bytes")                                                          \
+	X(bus_ring_reads, "DMA requests for entries of send pipes and receive queues, and indices")          \
+	X(bus_ring_writes, "DMA requests with completions, events, indices, and words of the core page")     \
+	X(bus_ring_bytes, "... and the bytes of both")                                                       \
 	X(pipe_entries, "entries taken from send pipes")                                                     \
 	X(pipe_broken, "pipes that contradicted themselves: their contexts were ended")                      \
 	X(header_only, "packets sent as a header and the application's own memory")                          \

@@ -233,6 +233,17 @@ static int pass(struct fx_worker *w, struct fx_cmd *cmd)
 	return 0;
 }
 
+static void count_carried(const struct fx_worker *w, struct fx_worker_counters *n)
+{
+	n->bus_landed = w->landed.writes;
+	n->bus_landed_bytes = w->landed.bytes;
+	n->bus_fetched = w->fetched.reads;
+	n->bus_fetched_bytes = w->fetched.bytes;
+	n->bus_ring_reads = w->mirrored.reads;
+	n->bus_ring_writes = w->mirrored.writes;
+	n->bus_ring_bytes = w->mirrored.bytes;
+}
+
 static int snapshot(struct fx_worker *w, struct fx_cmd *cmd)
 {
 	struct fx_cmd_snapshot *s = cmd->data;
@@ -244,6 +255,7 @@ static int snapshot(struct fx_worker *w, struct fx_cmd *cmd)
 		return 0;
 	s->transport = *fx_tp_counters(w->tp);
 	s->worker = w->n;
+	count_carried(w, &s->worker);
 	s->memory = fx_tp_memory(w->tp);
 	s->port = (struct fx_port_stats){.up = w->port->info.up};
 	if (rte_eth_stats_get(w->port->id, &st) == 0) {

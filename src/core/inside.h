@@ -144,11 +144,12 @@ struct fx_worker {
 	uint64_t load_next; /* when to look again */
 
 	struct fx_worker_counters n;
+	struct fx_dma_carried landed, fetched, mirrored; /* by a bus, on three ways */
 };
 
 /* ---- worker.c ---- */
 /* An engine for what no window maps, behind the bus if there is one; NULL: no memory. */
-struct fx_dma_engine *fx_worker_slow(struct fx_worker *w, unsigned depth);
+struct fx_dma_engine *fx_worker_slow(struct fx_worker *w, unsigned depth, struct fx_dma_carried *carried);
 void fx_worker_release(struct fx_worker *w); /* what the transport is done with goes home */
 
 /* ---- rings.c ---- */

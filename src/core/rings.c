@@ -51,7 +51,7 @@ int fx_rings_init(struct fx_worker *w)
 		.env = {.arg = w, .looked = looked, .overrun = overrun, .wake = wake, .broken = broken},
 	};
 
-	cfg.engine = w->mirror_dma = fx_worker_slow(w, MIRROR_DEPTH);
+	cfg.engine = w->mirror_dma = fx_worker_slow(w, MIRROR_DEPTH, &w->mirrored);
 	w->mirror = cfg.engine ? fx_mirror_create(&cfg) : NULL;
 	return w->mirror ? 0 : -ENOMEM;
 }

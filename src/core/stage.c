@@ -19,7 +19,7 @@ int fx_stage_init(struct fx_worker *w)
 {
 	w->stages_end = &w->stages;
 	w->stage_cpu = fx_dma_cpu_create(DEPTH);
-	w->stage_slow = fx_worker_slow(w, DEPTH);
+	w->stage_slow = fx_worker_slow(w, DEPTH, &w->fetched);
 	return w->stage_cpu && w->stage_slow ? 0 : -ENOMEM;
 }
 

@@ -50,7 +50,7 @@ static uint64_t bus_now(void *arg)
 	return fx_clock_ns(&((struct fx_worker *)arg)->clock);
 }
 
-struct fx_dma_engine *fx_worker_slow(struct fx_worker *w, unsigned depth)
+struct fx_dma_engine *fx_worker_slow(struct fx_worker *w, unsigned depth, struct fx_dma_carried *carried)
 {
 	struct fx_dma_engine *slow = fx_dma_slow_create(depth, fx_wait_rouse, w), *e;
 	struct fx_dma_bus bus;
@@ -60,6 +60,7 @@ struct fx_dma_engine *fx_worker_slow(struct fx_worker *w, unsigned depth)
 	bus = *w->cfg.bus;
 	bus.now = bus_now;
 	bus.arg = w;
+	bus.carried = carried;
 	e = fx_dma_bus_create(slow, BUS_DEPTH, &bus);
 	if (!e)
 		slow->ops->destroy(slow);
@@ -109,7 +110,7 @@ static int make_transport(struct fx_worker *w, char *why, size_t size)
 
 	memcpy(cfg.gid, w->port->info.gid, sizeof(cfg.gid));
 	w->dma = make_engine(w->cfg.dma);
-	w->slow = fx_worker_slow(w, SLOW_DEPTH);
+	w->slow = fx_worker_slow(w, SLOW_DEPTH, &w->landed);
 	w->cqs = calloc(FX_LIMIT_CQ + 1, sizeof(struct fx_cq *));
 	if (!w->dma || !w->slow || !w->cqs || fx_stage_init(w) < 0 || fx_rings_init(w) < 0) {
 		snprintf(why, size, "worker %u has no memory for its engines", w->cfg.index);

@@ -57,12 +57,16 @@ struct fx_dma_engine *fx_dma_slow_create(unsigned depth, void (*wake)(void *arg)
  * destruction), unless it returns NULL. As ordered as that one: what a bus lets overtake others are completions, since writes
  * that no attribute relaxes stay in their order on PCIe.
  */
+struct fx_dma_carried {
+	uint64_t reads, writes, bytes;
+};
 struct fx_dma_bus {
 	uint64_t latency_ns;
 	uint64_t bytes_per_us; /* 0: no limit */
 	uint32_t reorder_permille;
 	uint64_t seed;
-	uint64_t (*now)(void *arg); /* ns */
+	uint64_t (*now)(void *arg);	/* ns */
+	struct fx_dma_carried *carried; /* counted there; or NULL */
 	void *arg;
 };
 /*

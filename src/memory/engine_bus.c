@@ -55,6 +55,13 @@ static uint64_t due(struct bus_engine *b, uint32_t len)
 	return (b->free_at >> 10) + b->bus.latency_ns + late;
 }
 
+static void count(struct fx_dma_carried *c, const struct fx_dma *d)
+{
+	c->reads += !d->to_window;
+	c->writes += d->to_window;
+	c->bytes += d->len;
+}
+
 static unsigned bus_submit(struct fx_dma_engine *e, const struct fx_dma *d, unsigned n)
 {
 	struct bus_engine *b = (struct bus_engine *)e;
@@ -69,6 +76,8 @@ static unsigned bus_submit(struct fx_dma_engine *e, const struct fx_dma *d, unsi
 			break;
 		*f = (struct flight){.cookie = d[i].cookie, .due = due(b, d[i].len)};
 		b->nfree--;
+		if (b->bus.carried)
+			count(b->bus.carried, &d[i]);
 	}
 	return i;
 }

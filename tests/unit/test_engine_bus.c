@@ -13,6 +13,7 @@ enum { DEPTH = 64, LATENCY = 1000, WIDTH = 64000 /* bytes a microsecond */ };
 
 static uint8_t win[DEPTH * 4096], local[DEPTH * 4096];
 static uint64_t now;
+static struct fx_dma_carried carried;
 
 static uint64_t clock_now(void *arg)
 {
@@ -27,11 +28,13 @@ static struct fx_dma_engine *make(uint64_t width, uint32_t reorder)
 				 .reorder_permille = reorder,
 				 .seed = 1,
 				 .now = clock_now,
-				 .arg = &now};
+				 .arg = &now,
+				 .carried = &carried};
 	struct fx_dma_engine *e = fx_dma_bus_create(fx_dma_cpu_create(DEPTH), DEPTH, &bus);
 
 	assert_non_null(e);
 	now = 5000;
+	carried = (struct fx_dma_carried){0};
 	return e;
 }
 
@@ -73,8 +76,8 @@ static void requests_share_the_width(void **state)
 
 	(void)state;
 	for (int k = 0; k < 2; k++) {
-		uint64_t bytes = DEPTH * (lens[k] + (lens[k] / 256 + 1) * 24),
-			 want = LATENCY + bytes * 1000 / WIDTH;
+		uint64_t total = DEPTH * (lens[k] + (lens[k] / 256 + 1) * 24),
+			 want = LATENCY + total * 1000 / WIDTH;
 		struct fx_dma_engine *e = make(WIDTH, 0);
 		struct fx_dma_done done[DEPTH];
 		uint64_t start = now;
@@ -92,6 +95,9 @@ static void requests_share_the_width(void **state)
 			now += 10;
 		}
 		assert_in_range(now - start, want - 20, want + 20);
+		assert_int_equal(carried.writes, DEPTH); /* what found no room does not count */
+		assert_int_equal(carried.reads, 0);
+		assert_int_equal(carried.bytes, DEPTH * lens[k]);
 		e->ops->destroy(e);
 	}
 }
