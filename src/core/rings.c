@@ -13,6 +13,8 @@ enum {
 	MIRROR_DEPTH = 256,
 	DOZE_NS =
 		50000, /* without entries before a host is asked to kick: a kick costs it more than a look costs us */
+	/* where the CPU is ours alone; of shared ones each look takes what the host would need to go on (docs/placement.md) */
+	DOZE_MOST_NS = 1000000,
 };
 
 /* ---- the mirror's callbacks ---- */
@@ -48,6 +50,7 @@ int fx_rings_init(struct fx_worker *w)
 	struct fx_mirror_cfg cfg = {
 		.worker = w->cfg.index,
 		.doze_ns = DOZE_NS,
+		.doze_most_ns = w->cfg.shared_cpus ? 0 : DOZE_MOST_NS,
 		.env = {.arg = w, .looked = looked, .overrun = overrun, .wake = wake, .broken = broken},
 	};
 

@@ -79,16 +79,33 @@ static void say_awake(struct fx_mirror *m, struct fx_mirror_ctx *x)
 	x->says_sleep = false;
 }
 
+/*
+ * A kick costs a host more than some looks cost us. One that comes soon tells that we should have gone on looking, and
+ * next time we do for twice as long; one that comes late, that looking is for nothing.
+ */
+static void learn(const struct fx_mirror *m, struct fx_mirror_ctx *x)
+{
+	uint64_t most = m->cfg.doze_most_ns;
+
+	if (x->doze != FX_DOZING)
+		return;
+	if (m->now - x->dozed >= most)
+		x->patience = m->cfg.doze_ns;
+	else if (x->patience < most)
+		x->patience = 2 * x->patience < most ? 2 * x->patience : most;
+}
+
 static bool may_doze(const struct fx_mirror *m, const struct fx_mirror_ctx *x)
 {
-	return m->now - x->active >= m->cfg.doze_ns && !x->pull.flight && !x->telling_sleep &&
-	       !x->says_sleep && x->pipe_mem->ci == x->ci_told && !x->telling_ci;
+	return m->now - x->active >= x->patience && !x->pull.flight && !x->telling_sleep && !x->says_sleep &&
+	       x->pipe_mem->ci == x->ci_told && !x->telling_ci;
 }
 
 void fx_doze_turn(struct fx_mirror *m, struct fx_mirror_ctx *x)
 {
 	tell_ci(m, x);
 	if (x->kicked && x->doze != FX_TELLING && x->doze != FX_LAST_LOOK) {
+		learn(m, x);
 		x->kicked = false;
 		x->doze = FX_AWAKE;
 		x->active = m->now;

@@ -112,7 +112,8 @@ struct fx_mirror_ctx {
 	bool attached, broken;
 	uint8_t doze; /* enum fx_doze */
 	bool kicked;
-	uint64_t active; /* when an entry was last seen */
+	uint64_t active;	  /* when an entry was last seen */
+	uint64_t patience, dozed; /* how long after that it dozes off, and when it did */
 	struct fx_pipe_head *pipe_mem;
 	struct fx_event_head *event_mem;
 };

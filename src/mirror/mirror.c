@@ -160,6 +160,7 @@ void fx_mirror_attach(struct fx_mirror *m, struct fx_mirror_ctx *x, uint64_t now
 		return;
 	x->attached = true;
 	x->active = now;
+	x->patience = m->cfg.doze_ns;
 	x->next = m->ctxs;
 	m->ctxs = x;
 }

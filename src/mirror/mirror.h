@@ -49,6 +49,8 @@ struct fx_mirror_cfg {
 	struct fx_dma_engine *engine; /* of its own: completions never mix with others' */
 	uint32_t worker;
 	uint64_t doze_ns; /* a context without entries for so long is left alone until its host kicks */
+	/* ... or for longer, up to this, where kicks came soon after; not above doze_ns: always the same */
+	uint64_t doze_most_ns;
 	struct fx_mirror_env env;
 };
 

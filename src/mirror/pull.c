@@ -82,8 +82,10 @@ static void pipe_pulled(struct fx_mirror *m, struct fx_move *v, int err)
 	x->dry = !found;
 	if (found)
 		x->active = m->now;
-	if (x->doze == FX_LAST_LOOK)
+	if (x->doze == FX_LAST_LOOK) {
 		x->doze = found || err ? FX_AWAKE : FX_DOZING;
+		x->dozed = m->now;
+	}
 }
 
 void fx_pull_pipe(struct fx_mirror *m, struct fx_mirror_ctx *x)

@@ -107,7 +107,7 @@ static void on_broken(void *arg, void *owner)
 	((struct rig *)arg)->broken++;
 }
 
-static void rig_start(struct rig *r, uint64_t seed)
+static void rig_start_dozing(struct rig *r, uint64_t seed, uint64_t doze, uint64_t most)
 {
 	struct fx_mirror_place at = {.mem = &r->mem,
 				     .page = IOVA + PAGE,
@@ -115,7 +115,8 @@ static void rig_start(struct rig *r, uint64_t seed)
 				     .event = IOVA + EVENT,
 				     .pipe_shift = PIPE_SHIFT,
 				     .event_shift = EVENT_SHIFT};
-	struct fx_mirror_cfg cfg = {.doze_ns = seed % DOZE,
+	struct fx_mirror_cfg cfg = {.doze_ns = doze,
+				    .doze_most_ns = most,
 				    .env = {.arg = r,
 					    .looked = on_looked,
 					    .overrun = on_overrun,
@@ -141,6 +142,11 @@ static void rig_start(struct rig *r, uint64_t seed)
 		.head = (void *)(host + CQ), .ring = (void *)(host + CQ + FX_LINE), .shift = CQ_SHIFT};
 	r->rqx = (struct fx_rq){.slots = host + RQ, .shift = RQ_SHIFT, .stride = 1};
 	fx_mirror_attach(r->m, r->x, r->now);
+}
+
+static void rig_start(struct rig *r, uint64_t seed)
+{
+	rig_start_dozing(r, seed, seed % DOZE, seed % 3 * DOZE);
 }
 
 static void turn(struct rig *r)
@@ -254,6 +260,44 @@ static void pipe_keeps_order_and_never_sleeps_over_an_entry(void **state)
 		rig_end(&r);
 	}
 	assert_true(dozed > 1000);
+}
+
+/* Posts once in `gap` turns, `n` times: how many kicks it took. */
+static unsigned kicks_of(struct rig *r, uint32_t *posted, uint32_t *taken, unsigned n, unsigned gap)
+{
+	unsigned kicks = 0;
+
+	while (n--) {
+		uint32_t before = r->kicked;
+
+		assert_true(post(r, (*posted)++));
+		kicks += r->kicked != before;
+		for (unsigned i = 0; i < gap; i++) {
+			take(r, taken);
+			turn(r);
+		}
+		assert_int_equal(*taken, *posted);
+	}
+	return kicks;
+}
+
+/* Who is kicked soon after it dozed off, stays awake for longer; who is left alone for long, does not. */
+static void kicks_keep_it_awake(void **state)
+{
+	enum { MANY = 40, GAP = 150, LONG = 3000, MOST = 1000 };
+	uint32_t posted = 0, taken = 0;
+	struct rig r;
+
+	(void)state;
+	rig_start_dozing(&r, 1, DOZE, 0);
+	assert_int_equal(kicks_of(&r, &posted, &taken, MANY, GAP), MANY - 1); /* the first finds it awake */
+	rig_end(&r);
+	posted = taken = 0;
+	rig_start_dozing(&r, 1, DOZE, MOST);
+	assert_in_range(kicks_of(&r, &posted, &taken, MANY, GAP), 2, 5);
+	kicks_of(&r, &posted, &taken, 1, LONG);				 /* it sleeps after that */
+	assert_in_range(kicks_of(&r, &posted, &taken, MANY, GAP), 3, 6); /* and learns anew */
+	rig_end(&r);
 }
 
 /* ---- completions and events ---- */
@@ -588,6 +632,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(pipe_keeps_order_and_never_sleeps_over_an_entry),
+		cmocka_unit_test(kicks_keep_it_awake),
 		cmocka_unit_test(completions_arrive_in_order_and_before_their_events),
 		cmocka_unit_test(an_overrun_is_found_exactly),
 		cmocka_unit_test(completions_follow_their_queue_to_another_ring),
