@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The conformance program: what the verbs manual and the InfiniBand Architecture specification (IBTA, volume 1) promise of
- * reliable connections, one row a promise. An ordinary verbs program: it runs on any device.
+ * connections and datagrams, one row a promise. An ordinary verbs program: it runs on any device.
  *
  * A row is a function that returns if the device keeps the promise, and otherwise ends through row_failed() or
  * row_skipped(). Each runs in a process of its own, so it may leave things behind, crash or hang.
@@ -80,6 +80,7 @@ struct end {
 	struct ibv_comp_channel *channel; /* NULL unless asked for */
 	struct ibv_cq *scq, *rcq;	  /* one CQ, unless asked for two */
 	struct ibv_qp *qp;
+	struct ibv_ah *ah; /* NULL, or one of the row's */
 	struct ibv_mr *mr; /* of `size` bytes at `buf` */
 	uint8_t *buf;
 	size_t size;
@@ -96,6 +97,7 @@ struct rig {
 
 /* What a rig is made of. Begin with usual(). */
 struct spec {
+	enum ibv_qp_type type;
 	size_t size; /* of each buffer */
 	struct ibv_qp_cap cap;
 	int cqe;
@@ -117,6 +119,7 @@ enum {
 	QUIET_MS = 30,	     /* for what must not come */
 };
 
+enum { QKEY = 0x12345678 }; /* of UD QPs */
 #define INIT_MASK (IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS)
 #define RTR_MASK                                                                                             \
 	(IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |                      \

@@ -27,7 +27,7 @@ static struct outcome *shared; /* of the row that runs: its process writes, we r
 static void usage(FILE *out)
 {
 	fputs("Usage: conformance [OPTION]...\n"
-	      "Checks an RDMA device against what the verbs manual promises of reliable connections.\n"
+	      "Checks an RDMA device against what the verbs manual promises of connections and datagrams.\n"
 	      "\n"
 	      "  --device NAME          the device (default: the first there is)\n"
 	      "  --port N, --gid N      its port and GID index (default: 1 and 0)\n"

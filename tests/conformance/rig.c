@@ -14,6 +14,7 @@ static struct rig *rigs;
 struct spec usual(void)
 {
 	return (struct spec){
+		.type = IBV_QPT_RC,
 		.size = BUFFER,
 		.cap = {.max_send_wr = 64, .max_recv_wr = 64, .max_send_sge = 1, .max_recv_sge = 1},
 		.cqe = 256,
@@ -65,11 +66,8 @@ struct ibv_mr *need_mr(struct ibv_pd *pd, void *addr, size_t size, int access)
 
 struct ibv_qp *make_qp(struct ibv_pd *pd, struct ibv_cq *scq, struct ibv_cq *rcq, const struct spec *s)
 {
-	struct ibv_qp_init_attr init = {.send_cq = scq,
-					.recv_cq = rcq,
-					.qp_type = IBV_QPT_RC,
-					.sq_sig_all = s->sig_all,
-					.cap = s->cap};
+	struct ibv_qp_init_attr init = {
+		.send_cq = scq, .recv_cq = rcq, .qp_type = s->type, .sq_sig_all = s->sig_all, .cap = s->cap};
 	struct ibv_qp *qp = ibv_create_qp(pd, &init);
 
 	NEED(qp);
@@ -82,6 +80,7 @@ struct ibv_qp_attr attr_of(const struct rig *r, const struct spec *s, uint32_t p
 		.port_num = (uint8_t)options.port,
 		.qp_access_flags = (unsigned)s->qp_access,
 		.path_mtu = s->mtu,
+		.qkey = QKEY,
 		.dest_qp_num = peer,
 		.rq_psn = s->rq_psn,
 		.sq_psn = s->sq_psn,
@@ -101,8 +100,17 @@ struct ibv_qp_attr attr_of(const struct rig *r, const struct spec *s, uint32_t p
 void connect_qp(const struct rig *r, const struct spec *s, struct ibv_qp *qp, uint32_t peer,
 		enum ibv_qp_state to)
 {
-	static const int masks[] = {
+	static const int rc[] = {
 		[IBV_QPS_INIT] = INIT_MASK, [IBV_QPS_RTR] = RTR_MASK, [IBV_QPS_RTS] = RTS_MASK};
+	static const int uc[] = {[IBV_QPS_INIT] = INIT_MASK,
+				 [IBV_QPS_RTR] = IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU |
+						 IBV_QP_DEST_QPN | IBV_QP_RQ_PSN,
+				 [IBV_QPS_RTS] = IBV_QP_STATE | IBV_QP_SQ_PSN};
+	static const int ud[] = {[IBV_QPS_INIT] =
+					 IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY,
+				 [IBV_QPS_RTR] = IBV_QP_STATE,
+				 [IBV_QPS_RTS] = IBV_QP_STATE | IBV_QP_SQ_PSN};
+	const int *masks = s->type == IBV_QPT_UD ? ud : s->type == IBV_QPT_UC ? uc : rc;
 	struct ibv_qp_attr a = attr_of(r, s, peer);
 
 	for (int state = (int)qp->state + 1; state <= (int)to; state++) {
@@ -178,6 +186,8 @@ static void close_end(struct end *e)
 {
 	if (e->qp)
 		NEED_EQ(ibv_destroy_qp(e->qp), 0);
+	if (e->ah)
+		NEED_EQ(ibv_destroy_ah(e->ah), 0);
 	if (e->mr)
 		NEED_EQ(ibv_dereg_mr(e->mr), 0);
 	if (e->rcq && e->rcq != e->scq)
