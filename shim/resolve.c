@@ -146,33 +146,56 @@ void *fx_shim_real(const char *name, void **slot)
 
 /* ---- dlsym and dlvsym ---- */
 
-/* A pseudo-handle's meaning depends on who asks, and its order of search finds us anyway. */
-static bool translates(void *handle, const char *name)
+static bool is_pseudo(void *handle)
 {
-	if (handle == RTLD_NEXT || handle == RTLD_DEFAULT || !name)
-		return false;
-	return strncmp(name, "ibv_", 4) == 0 || strncmp(name, "_ibv_", 5) == 0;
+	return handle == RTLD_NEXT || handle == RTLD_DEFAULT;
 }
 
-/* -> ours, or NULL: the real one shall answer, with an error too */
+static bool translates(const char *name)
+{
+	return name && (strncmp(name, "ibv_", 4) == 0 || strncmp(name, "_ibv_", 5) == 0);
+}
+
+/* Is this code of the program, or of a library loaded before us? */
+static bool before_us(const void *code)
+{
+	const struct link_map *map = _r_debug.r_map;
+	void *of = NULL;
+	Dl_info info;
+
+	if (!dladdr1(code, &info, &of, RTLD_DL_LINKMAP))
+		return false;
+	while (map && map->l_ld != _DYNAMIC && map != of)
+		map = map->l_next;
+	return map && map == of;
+}
+
+/* -> ours, or NULL: the real one shall answer, with an error too. A pseudo-handle's order of search finds us anyway. */
 __attribute__((used)) void *fx_shim_dlsym(void *handle, const char *name)
 {
-	void *ours = translates(handle, name) ? fx_shim_ours(name) : NULL;
+	void *ours = translates(name) && !is_pseudo(handle) ? fx_shim_ours(name) : NULL;
 
 	find_real();
 	return ours && ((dlsym_fn *)fx_shim_real_dlsym)(handle, name) ? ours : NULL;
 }
 
-__attribute__((used)) void *fx_shim_dlvsym(void *handle, const char *name, const char *version)
+/* By a version the search passes over ours, which have none: where it would come by, ours is what is meant. */
+__attribute__((used)) void *fx_shim_dlvsym(void *handle, const char *name, const char *version,
+					   const void *caller)
 {
-	void *ours = translates(handle, name) ? fx_shim_ours(name) : NULL;
+	void *ours = translates(name) ? fx_shim_ours(name) : NULL;
 
 	find_real();
+	if (ours && is_pseudo(handle)) {
+		if (handle == RTLD_NEXT && !before_us(caller))
+			return NULL;
+		handle = RTLD_NEXT; /* from here, behind us */
+	}
 	return ours && ((dlvsym_fn *)fx_shim_real_dlvsym)(handle, name, version) ? ours : NULL;
 }
 
 /*
- * Each asks its fx_shim_ function with its own arguments; an answer is returned, and without one it jumps to the real
+ * Each asks its fx_shim_ function with its own arguments and the caller's address; an answer is returned, and without one it jumps to the real
  * function with registers and stack as the caller left them.
  */
 #if defined(__x86_64__)
@@ -189,6 +212,7 @@ __attribute__((used)) void *fx_shim_dlvsym(void *handle, const char *name, const
 		".cfi_adjust_cfa_offset 8\n"                                                                 \
 		"pushq %rdx\n"                                                                               \
 		".cfi_adjust_cfa_offset 8\n"                                                                 \
+		"movq 24(%rsp), %rcx\n"                                                                      \
 		"call fx_shim_" #name "\n"                                                                   \
 		"popq %rdx\n"                                                                                \
 		".cfi_adjust_cfa_offset -8\n"                                                                \
@@ -218,6 +242,7 @@ __attribute__((used)) void *fx_shim_dlvsym(void *handle, const char *name, const
 		"mov x29, sp\n"                                                                              \
 		"stp x0, x1, [sp, #16]\n"                                                                    \
 		"str x2, [sp, #32]\n"                                                                        \
+		"mov x3, x30\n"                                                                              \
 		"bl fx_shim_" #name "\n"                                                                     \
 		"mov x16, x0\n"                                                                              \
 		"ldp x0, x1, [sp, #16]\n"                                                                    \

@@ -41,7 +41,7 @@ _Noreturn void fx_shim_missing(const char *name);
 
 /* Asked by the trampolines in resolve.c. */
 void *fx_shim_dlsym(void *handle, const char *name);
-void *fx_shim_dlvsym(void *handle, const char *name, const char *version);
+void *fx_shim_dlvsym(void *handle, const char *name, const char *version, const void *caller);
 extern void *fx_shim_real_dlsym, *fx_shim_real_dlvsym;
 
 #pragma GCC visibility pop

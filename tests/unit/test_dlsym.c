@@ -76,6 +76,25 @@ static void next_is_behind_the_caller(void **state)
 	assert_in(fn, "libc");
 }
 
+/* By a version, the loader's search would pass over the shim, whose definitions have none. */
+static void versions_by_pseudo_handles(void **state)
+{
+	void *volatile global, *volatile fn;
+
+	(void)state;
+	global = dlopen("libibverbs.so.1", RTLD_NOW | RTLD_GLOBAL);
+	assert_non_null(global);
+	fn = dlvsym(RTLD_NEXT, "ibv_open_device", "IBVERBS_1.1");
+	assert_in(fn, "libflexins-preload");
+	fn = dlvsym(RTLD_DEFAULT, "ibv_get_device_list", "IBVERBS_1.1");
+	assert_in(fn, "libflexins-preload");
+	fn = dlvsym(RTLD_NEXT, "ibv_open_device", "IBVERBS_0.0");
+	assert_null(fn);
+	fn = dlvsym(RTLD_DEFAULT, "ibv_copy_ah_attr_from_kern", "IBVERBS_1.1");
+	assert_in(fn, "libibverbs");
+	dlclose(global);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -83,6 +102,7 @@ int main(void)
 		cmocka_unit_test(others_by_handle),
 		cmocka_unit_test(what_is_not_there),
 		cmocka_unit_test(next_is_behind_the_caller),
+		cmocka_unit_test(versions_by_pseudo_handles),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

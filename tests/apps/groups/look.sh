@@ -68,6 +68,23 @@ case_perftest_counters()
 	[ "${n:-0}" -ge 2000 ] || fail "wqe counted ${n:-nothing}: $(cat "$TMP/client.out")"
 }
 
+# With another library that wraps the same functions, in front of us and behind us.
+case_chains()
+{
+	local ours=$BUILD/shim/libflexins-preload.so other=$HELPERS/libchained.so preload
+	for preload in "$other:$ours" "$ours:$other"; do
+		FLEXINS_CORE=$CORE LD_PRELOAD=$preload ibv_devices >"$TMP/out" 2>"$TMP/err"
+		has '^ *flexins0[[:space:]]'
+		grep -q 'chained: ibv_get_device_list' "$TMP/err" || fail "$preload: the other saw no list"
+		FLEXINS_CORE=$CORE LD_PRELOAD=$preload sh -c "test -r $SYS/fw_ver" 2>"$TMP/err" ||
+			fail "$preload: no $SYS/fw_ver"
+	done
+	# what is the kernel's to answer goes through both
+	FLEXINS_CORE=$CORE LD_PRELOAD=$ours:$other python3 -c \
+		'import os; os.access("/dev/infiniband/uverbs99", os.R_OK)' 2>"$TMP/err"
+	grep -q 'chained: access' "$TMP/err" || fail "behind us nobody was asked"
+}
+
 # Without a core there is no device, and looking for it is no more than that.
 case_no_core()
 {

@@ -4,6 +4,15 @@
 # OpenMPI over UCX over the verbs, with a program that checks what it receives (mpi_check.c). Everything between ranks
 # has to go by the device: shared memory is left out of UCX's transports.
 
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+
+# Once in a hundred runs UCX 1.13 takes a late acknowledgement of an endpoint that is gone for one of the next of the same
+# number, over any device, and ends itself: openucx/ucx issue 11107. That is no reason to fail, once.
+known_bug()
+{
+	[ ! -e "$TMP/again" ] && grep -q 'acked_psn=.* must be smaller than current_psn' "$TMP/out" && touch "$TMP/again"
+}
+
 # mpi TRANSPORTS RANKS PROGRAM...
 mpi()
 {
@@ -11,12 +20,13 @@ mpi()
 	shift 2
 	[ -x "$1" ] || skip "no MPI where this was built"
 	before=$(counter tx_packets)
-	UCX_TLS=$transports,self UCX_NET_DEVICES=flexins0:1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
-		run mpirun --oversubscribe --bind-to none --mca pml ucx --mca osc ucx --mca btl ^openib,tcp,vader \
-		-np "$ranks" "$@" >"$TMP/out" 2>&1 || {
+	export UCX_TLS=$transports,self UCX_NET_DEVICES=flexins0:1
+	until run mpirun --oversubscribe --bind-to none --mca pml ucx --mca osc ucx --mca btl ^openib,tcp,vader \
+		-np "$ranks" "$@" >"$TMP/out" 2>&1; do
+		known_bug && continue
 		cat "$TMP/out"
 		fail "$transports, $ranks ranks: $*"
-	}
+	done
 	after=$(counter tx_packets)
 	grep -q "passed with $ranks ranks" "$TMP/out" || fail "it did not pass: $(cat "$TMP/out")"
 	[ $((after - before)) -gt 1000 ] || fail "only $((after - before)) packets went through the core"
