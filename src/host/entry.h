@@ -22,13 +22,14 @@ enum fx_op_flags {
 	OP_READ = 1 << 5,
 	OP_ABSENT = 1 << 6, /* of verbs, but not here yet */
 	OP_BIND = 1 << 7,
+	OP_WORD = 1 << 8, /* of eight bytes, whatever max_inline_data is */
 };
 
 struct fx_op {
-	uint8_t wr;    /* enum fx_wr_op */
-	uint8_t wc;    /* enum ibv_wc_opcode */
-	uint8_t flags; /* enum fx_op_flags */
-	uint16_t ops;  /* enum ibv_qp_create_send_ops_flags */
+	uint8_t wr;	/* enum fx_wr_op */
+	uint8_t wc;	/* enum ibv_wc_opcode */
+	uint16_t flags; /* enum fx_op_flags */
+	uint16_t ops;	/* enum ibv_qp_create_send_ops_flags */
 };
 static const struct fx_op fx_ops[] = {
 	[IBV_WR_RDMA_WRITE] = {FX_WR_WRITE, IBV_WC_RDMA_WRITE, OP_KNOWN | OP_DATA | OP_REMOTE,
@@ -51,7 +52,8 @@ static const struct fx_op fx_ops[] = {
 				  IBV_QP_EX_WITH_SEND_WITH_INV},
 	[IBV_WR_TSO] = {0, IBV_WC_TSO, OP_ABSENT, 0},
 	[IBV_WR_DRIVER1] = {0, IBV_WC_DRIVER1, OP_ABSENT, 0},
-	[IBV_WR_ATOMIC_WRITE] = {0, IBV_WC_ATOMIC_WRITE, OP_ABSENT, 0},
+	[IBV_WR_ATOMIC_WRITE] = {FX_WR_ATOMIC_WRITE, IBV_WC_ATOMIC_WRITE,
+				 OP_KNOWN | OP_DATA | OP_REMOTE | OP_WORD, IBV_QP_EX_WITH_ATOMIC_WRITE},
 };
 
 enum { FX_SEND_FLAGS = IBV_SEND_FENCE | IBV_SEND_SIGNALED | IBV_SEND_SOLICITED | IBV_SEND_INLINE };
@@ -188,7 +190,10 @@ static inline int fx_check_send(const struct fx_vqp *qp, const struct ibv_send_w
 		return -EINVAL;
 	if (wr->num_sge < 0 || (uint32_t)wr->num_sge > qp->max_send_sge)
 		return -EINVAL;
-	if ((wr->send_flags & IBV_SEND_INLINE) && (!(op->flags & OP_DATA) || !fx_inline_fits(qp, wr)))
+	if ((wr->send_flags & IBV_SEND_INLINE) &&
+	    (!(op->flags & OP_DATA) || (!(op->flags & OP_WORD) && !fx_inline_fits(qp, wr))))
+		return -EINVAL;
+	if ((op->flags & OP_WORD) && (wr->num_sge != 1 || wr->sg_list[0].length != sizeof(uint64_t)))
 		return -EINVAL;
 	if ((op->flags & OP_ATOMIC) && wr->num_sge != 1)
 		return -EINVAL;

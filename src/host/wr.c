@@ -149,6 +149,16 @@ static void wr_fetch_add(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote_ad
 {
 	begin_atomic(ex, IBV_WR_ATOMIC_FETCH_AND_ADD, rkey, remote_addr, add_to, 0);
 }
+static void wr_atomic_write(struct ibv_qp_ex *ex, uint32_t rkey, uint64_t remote_addr, const void *word)
+{
+	struct fx_batch *b = qp_of(ex)->batch;
+
+	begin_rdma(ex, IBV_WR_ATOMIC_WRITE, rkey, remote_addr, 0);
+	memcpy(b->data, word, sizeof(uint64_t));
+	b->sge[0] = (struct ibv_sge){.addr = (uintptr_t)b->data, .length = sizeof(uint64_t)};
+	b->wr.num_sge = 1;
+	b->wr.send_flags |= IBV_SEND_INLINE;
+}
 static void wr_local_inv(struct ibv_qp_ex *ex, uint32_t rkey)
 {
 	begin(ex, IBV_WR_LOCAL_INV)->invalidate_rkey = rkey;
@@ -325,7 +335,7 @@ bool fx_batch_ops_ok(enum ibv_qp_type type, uint64_t ops)
 				IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM | IBV_QP_EX_WITH_LOCAL_INV |
 				IBV_QP_EX_WITH_BIND_MW;
 	const uint64_t reads = IBV_QP_EX_WITH_RDMA_READ | IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP |
-			       IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD;
+			       IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD | IBV_QP_EX_WITH_ATOMIC_WRITE;
 	uint64_t known = sends;
 
 	if (type != IBV_QPT_UD)
@@ -355,6 +365,7 @@ int fx_batch_make(struct fx_vqp *qp, uint64_t ops)
 	qp->ex.wr_rdma_read = wr_rdma_read;
 	qp->ex.wr_atomic_cmp_swp = wr_cmp_swp;
 	qp->ex.wr_atomic_fetch_add = wr_fetch_add;
+	qp->ex.wr_atomic_write = wr_atomic_write;
 	qp->ex.wr_local_inv = wr_local_inv;
 	qp->ex.wr_bind_mw = wr_bind_mw;
 	qp->ex.wr_set_sge = set_sge;

@@ -24,7 +24,9 @@ static inline int fx_atomic_run(const struct fx_dma *d)
 		return -EFAULT;
 	a->original = a->compare;
 	/* seq_cst: applications build locks of it */
-	if (d->op == FX_DMA_FETCH_ADD)
+	if (d->op == FX_DMA_STORE)
+		__atomic_store_n(word, a->swap_add, __ATOMIC_SEQ_CST);
+	else if (d->op == FX_DMA_FETCH_ADD)
 		a->original = __atomic_fetch_add(word, a->swap_add, __ATOMIC_SEQ_CST);
 	else
 		__atomic_compare_exchange_n(word, &a->original, a->swap_add, false, __ATOMIC_SEQ_CST,

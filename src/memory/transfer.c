@@ -93,9 +93,12 @@ int fx_space_lines(const struct fx_space *s, uint8_t *bounce, uint64_t addr, siz
 
 int fx_space_atomic(const struct fx_space *s, uint64_t addr, uint8_t op, struct fx_dma_atomic *a)
 {
-	uint64_t word;
-	int err = fx_space_transfer(s, (uint8_t *)&word, addr, sizeof(word), false);
+	uint64_t word = a->swap_add;
+	int err;
 
+	if (op == FX_DMA_STORE)
+		return fx_space_transfer(s, (uint8_t *)&word, addr, sizeof(word), true);
+	err = fx_space_transfer(s, (uint8_t *)&word, addr, sizeof(word), false);
 	if (err)
 		return err;
 	a->original = word;

@@ -48,6 +48,7 @@ enum fx_wr_op {
 	FX_WR_FETCH_ADD,
 	FX_WR_LOCAL_INV,
 	FX_WR_BIND_MW,
+	FX_WR_ATOMIC_WRITE, /* as WRITE, of 8 bytes that arrive at once */
 	FX_WR_OFFLOAD,
 	FX_WR_OPS,
 	FX_WR_ARM = 0x80, /* no work request: struct fx_arm_slot */
@@ -213,6 +214,7 @@ enum fx_wc_opcode {
 	FX_WC_FETCH_ADD = 4,
 	FX_WC_BIND_MW = 5,
 	FX_WC_LOCAL_INV = 6,
+	FX_WC_ATOMIC_WRITE = 9,
 	FX_WC_RECV = 128,
 	FX_WC_RECV_RDMA_WITH_IMM = 129,
 };

@@ -356,6 +356,7 @@ static const uint8_t wc_opcodes[FX_WR_OPS] = {
 	[FX_WR_FETCH_ADD] = FX_WC_FETCH_ADD,
 	[FX_WR_LOCAL_INV] = FX_WC_LOCAL_INV,
 	[FX_WR_BIND_MW] = FX_WC_BIND_MW,
+	[FX_WR_ATOMIC_WRITE] = FX_WC_ATOMIC_WRITE,
 };
 
 /* It has happened, and nothing that knows the window from before is under way. Else it is looked at again and again. */

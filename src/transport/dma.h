@@ -17,6 +17,7 @@ enum fx_dma_op {
 	/* on the 64-bit word at `win`, in this machine's byte order; `local` is a struct fx_dma_atomic, `len` 8 */
 	FX_DMA_COMPARE_SWAP,
 	FX_DMA_FETCH_ADD,
+	FX_DMA_STORE, /* of swap_add */
 };
 
 struct fx_dma_atomic {

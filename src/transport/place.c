@@ -72,6 +72,25 @@ static const uint8_t *payload_at(const struct fx_pkt *p, uint32_t *len)
 	return NULL;
 }
 
+uint64_t fx_payload_word(struct fx_pkt *p)
+{
+	uint8_t bytes[sizeof(uint64_t)] = {0};
+	uint64_t word;
+
+	for (uint32_t at = 0, n; at < sizeof(bytes); at += n) {
+		const uint8_t *from;
+
+		n = (uint32_t)sizeof(bytes) - at;
+		from = payload_at(p, &n);
+		if (!from)
+			break;
+		memcpy(bytes + at, from, n);
+		p->payload_off += n;
+	}
+	memcpy(&word, bytes, sizeof(word)); /* its bytes are to lie in memory as they came */
+	return word;
+}
+
 /*
  * The next landing of the packet: its region and address, *len cut to what is contiguous; NULL if it is gone. The key
  * is looked up again: region or window may have gone since the packet was let in (guarantee L2).
@@ -241,6 +260,13 @@ static bool lost(struct fx_tp *tp, struct fx_pkt *p)
 	return true;
 }
 
+static uint8_t op_of(const struct fx_pkt *p)
+{
+	if (p->act == FX_PLACE_STORE)
+		return FX_DMA_STORE;
+	return (p->bth.opcode & 0x1f) == FX_OP_COMPARE_SWAP ? FX_DMA_COMPARE_SWAP : FX_DMA_FETCH_ADD;
+}
+
 /*
  * Queues an atomic, once everything before it is in memory and went well (guarantee O1). What follows it on an ordered
  * engine is done after it, and on any other waits.
@@ -250,8 +276,7 @@ static bool submit_atomic(struct fx_tp *tp, struct fx_fifo *f, struct fx_pkt *p)
 	struct fx_dma d = {.local = (uint8_t *)&p->atomic,
 			   .len = p->left,
 			   .to_window = true,
-			   .op = (p->bth.opcode & 0x1f) == FX_OP_COMPARE_SWAP ? FX_DMA_COMPARE_SWAP
-									      : FX_DMA_FETCH_ADD,
+			   .op = op_of(p),
 			   .cookie = p};
 
 	if (p != f->head)
@@ -276,7 +301,7 @@ static bool submit_one(struct fx_tp *tp, struct fx_fifo *f, struct fx_pkt *p)
 {
 	struct fx_dma d = {.to_window = true, .cookie = p};
 
-	if (p->act == FX_PLACE_ATOMIC)
+	if (p->act == FX_PLACE_ATOMIC || p->act == FX_PLACE_STORE)
 		return submit_atomic(tp, f, p);
 	landing_settle(p);
 	d.len = p->left;

@@ -488,7 +488,8 @@ bool fx_mw_held(const struct fx_tp *tp, uint32_t key);
 
 /* ---- place.c ---- */
 void fx_place_push(struct fx_tp *tp, struct fx_fifo *f, struct fx_qp *qp, struct fx_pkt *p);
-void fx_place_run(struct fx_tp *tp); /* submit, collect, retire until nothing more happens at once */
+uint64_t fx_payload_word(struct fx_pkt *p); /* the next 8 bytes of payload */
+void fx_place_run(struct fx_tp *tp);	    /* submit, collect, retire until nothing more happens at once */
 void fx_place_drop(struct fx_qp *qp, struct fx_fifo *f);
 /* Is there no room for another packet behind those that wait? For one that would be the first, a little longer. */
 static inline bool fx_place_full(const struct fx_tp *tp, const struct fx_qp *qp, const struct fx_fifo *f)

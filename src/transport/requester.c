@@ -31,6 +31,7 @@ static const struct {
 			NONE},
 	[FX_WR_CMP_SWAP] = {.only = FX_OP_COMPARE_SWAP},
 	[FX_WR_FETCH_ADD] = {.only = FX_OP_FETCH_ADD},
+	[FX_WR_ATOMIC_WRITE] = {.only = FX_OP_ATOMIC_WRITE, .reth = true},
 };
 
 /* READ requests whose responses have all come, atomics whose result has. */
@@ -429,10 +430,10 @@ static uint8_t cut_nothing(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w,
 typedef uint8_t cutter(struct fx_tp *, struct fx_qp *, struct fx_wqe *, struct fx_txpkt *);
 
 static cutter *const reliable[FX_WR_OPS] = {
-	[FX_WR_SEND] = cut_data,	[FX_WR_SEND_IMM] = cut_data, [FX_WR_WRITE] = cut_data,
-	[FX_WR_WRITE_IMM] = cut_data,	[FX_WR_READ] = cut_read,     [FX_WR_CMP_SWAP] = cut_atomic,
-	[FX_WR_FETCH_ADD] = cut_atomic, [FX_WR_SEND_INV] = cut_data, [FX_WR_LOCAL_INV] = cut_nothing,
-	[FX_WR_BIND_MW] = cut_nothing,
+	[FX_WR_SEND] = cut_data,	[FX_WR_SEND_IMM] = cut_data,	 [FX_WR_WRITE] = cut_data,
+	[FX_WR_WRITE_IMM] = cut_data,	[FX_WR_READ] = cut_read,	 [FX_WR_CMP_SWAP] = cut_atomic,
+	[FX_WR_FETCH_ADD] = cut_atomic, [FX_WR_SEND_INV] = cut_data,	 [FX_WR_LOCAL_INV] = cut_nothing,
+	[FX_WR_BIND_MW] = cut_nothing,	[FX_WR_ATOMIC_WRITE] = cut_data,
 };
 static cutter *const unreliable[FX_WR_OPS] = {
 	[FX_WR_SEND] = cut_unacked,	 [FX_WR_SEND_IMM] = cut_unacked,  [FX_WR_WRITE] = cut_unacked,

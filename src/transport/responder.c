@@ -258,6 +258,29 @@ static void rx_atomic(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint
 		accept(tp, qp, p, flags | FX_OPF_LAST, 1);
 }
 
+/* A WRITE of one word that nobody sees half of: done as an atomic, acknowledged as a WRITE (annex A19.4). */
+static void rx_store(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
+{
+	if (p->bth.reth.va % FX_ATOMIC_LEN || p->bth.reth.length != FX_ATOMIC_LEN ||
+	    p->len != FX_ATOMIC_LEN) {
+		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
+		return;
+	}
+	if (!remote_ok(tp, qp, p->bth.reth.rkey, p->bth.reth.va, FX_ATOMIC_LEN, FX_ACC_REMOTE_WRITE)) {
+		refuse(tp, qp, p, FX_NAK_REMOTE_ACCESS);
+		return;
+	}
+	p->act = FX_PLACE_STORE;
+	p->left = FX_ATOMIC_LEN;
+	p->sge = NULL;
+	p->rkey = p->bth.reth.rkey;
+	p->va = p->bth.reth.va;
+	if (crowded_out(tp, qp, p))
+		return;
+	p->atomic = (struct fx_dma_atomic){.swap_add = fx_payload_word(p)};
+	accept(tp, qp, p, flags, 1);
+}
+
 /* Does the payload length suit the opcode? (9.7.4.1.6) */
 static bool length_fits(const struct fx_qp *qp, const struct fx_pkt *p, uint32_t flags)
 {
@@ -298,7 +321,7 @@ static void duplicate(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint
 		fx_answer_read_again(tp, qp, p);
 	} else if (flags & FX_OPF_ATOMIC) {
 		fx_answer_atomic_again(tp, qp, p);
-	} else if (flags & (FX_OPF_SEND | FX_OPF_WRITE)) {
+	} else if (flags & (FX_OPF_SEND | FX_OPF_WRITE | FX_OPF_STORE)) {
 		qp->ack_want = true;
 		fx_run_ack(tp, qp);
 	}
@@ -341,6 +364,8 @@ static void in_sequence(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, ui
 		rx_read(tp, qp, p, flags);
 	} else if (flags & FX_OPF_ATOMIC) {
 		rx_atomic(tp, qp, p, flags);
+	} else if (flags & FX_OPF_STORE) {
+		rx_store(tp, qp, p, flags);
 	} else {
 		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
 	}

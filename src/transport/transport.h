@@ -79,6 +79,7 @@ enum fx_place_act {
 	FX_PLACE_RECV,	   /* end of a message that completes a receive */
 	FX_PLACE_READ,	   /* a READ request */
 	FX_PLACE_ATOMIC,   /* an atomic request */
+	FX_PLACE_STORE,	   /* an atomic WRITE */
 	FX_PLACE_NAK,	   /* refuse with `syndrome` at this PSN */
 	FX_PLACE_RESPONSE, /* READ response or atomic acknowledge, at the requester */
 };

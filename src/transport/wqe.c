@@ -207,6 +207,7 @@ static const struct {
 	bool remote;	/* has a remote address */
 	bool source;	/* gathers local data (else it lands there) */
 	bool atomic;	/* one SGE, and operands in the second slot */
+	bool word;	/* of FX_ATOMIC_LEN bytes, inline always allowed */
 } wr_ops[FX_WR_OPS] = {
 	[FX_WR_SEND] = {RC | UC | UD, false, true, false},
 	[FX_WR_SEND_IMM] = {RC | UC | UD, false, true, false},
@@ -216,6 +217,7 @@ static const struct {
 	[FX_WR_READ] = {RC, true, false, false},
 	[FX_WR_CMP_SWAP] = {RC, true, false, true},
 	[FX_WR_FETCH_ADD] = {RC, true, false, true},
+	[FX_WR_ATOMIC_WRITE] = {RC, true, true, false, true},
 	[FX_WR_LOCAL_INV] = {RC | UC, false, false, false},
 	[FX_WR_BIND_MW] = {RC | UC, false, false, false},
 };
@@ -245,8 +247,8 @@ static uint8_t entry_check(const struct fx_qp *qp, const struct fx_sq_slot *e)
 	if (e->opcode >= FX_WR_OPS || !(wr_ops[e->opcode].types & 1u << qp->type))
 		return FX_WC_LOC_QP_OP_ERR;
 	if (e->flags & FX_WRF_INLINE) {
-		if (e->rdma.inline_len > qp->cfg.max_inline || e->rdma.inline_len > FX_MAX_INLINE ||
-		    !wr_ops[e->opcode].source)
+		if (e->rdma.inline_len > (wr_ops[e->opcode].word ? FX_ATOMIC_LEN : qp->cfg.max_inline) ||
+		    e->rdma.inline_len > FX_MAX_INLINE || !wr_ops[e->opcode].source)
 			return FX_WC_LOC_QP_OP_ERR;
 	} else if (e->nsge > qp->cfg.max_send_sge || e->nsge > FX_MAX_SGE ||
 		   (wr_ops[e->opcode].atomic && e->nsge != 1)) {
@@ -348,6 +350,8 @@ static void wqe_fill(struct fx_qp *qp, struct fx_wqe *w, const struct fx_sq_slot
 		copy_atomic(w, e);
 	else
 		w->status = copy_sges(w, e);
+	if (wr_ops[e->opcode].word && w->length != FX_ATOMIC_LEN)
+		w->status = FX_WC_LOC_LEN_ERR;
 	if (e->opcode == FX_WR_BIND_MW)
 		memcpy(&w->bind, &e->sge, sizeof(w->bind));
 	else if (!w->status && !fx_wqe_local(w))

@@ -16,6 +16,7 @@ enum {
 	READ_RESP = FX_OPF_RSP | FX_OPF_READ | FX_OPF_PAYLOAD,
 	ACK = FX_OPF_RSP | FX_OPF_ACK | FX_OPF_AETH,
 	ATOMIC = FX_OPF_REQ | FX_OPF_ATOMIC | FX_OPF_ATOMICETH,
+	STORE = FX_OPF_REQ | FX_OPF_STORE | FX_OPF_PAYLOAD | FX_OPF_RETH,
 	ATOMIC_ACK = FX_OPF_RSP | FX_OPF_ATOMIC | FX_OPF_AETH | FX_OPF_ATOMICACKETH,
 	FIRST = FX_OPF_FIRST,
 	LAST = FX_OPF_LAST,
@@ -55,7 +56,8 @@ enum {
 	X(t, COMPARE_SWAP, ATOMIC | ONLY)                                                                    \
 	X(t, FETCH_ADD, ATOMIC | ONLY)                                                                       \
 	X(t, SEND_LAST_INV, SEND | LAST | INV)                                                               \
-	X(t, SEND_ONLY_INV, SEND | ONLY | INV)
+	X(t, SEND_ONLY_INV, SEND | ONLY | INV)                                                               \
+	X(t, ATOMIC_WRITE, STORE | ONLY)
 
 /* What a transport adds to each of its operations. */
 #define FLAGS_RC(f) (f)

@@ -28,6 +28,7 @@ enum fx_op_flags {
 	FX_OPF_ATOMICACKETH = 1 << 15,
 	FX_OPF_DETH = 1 << 16,
 	FX_OPF_CNP = 1 << 17,	 /* 16 reserved bytes */
+	FX_OPF_STORE = 1 << 19,	 /* an atomic WRITE: its 8 bytes arrive at once */
 	FX_OPF_XRCETH = 1 << 18, /* in every XRC request, the first after BTH */
 };
 #define FX_OPF_ONLY (FX_OPF_FIRST | FX_OPF_LAST)
@@ -66,6 +67,7 @@ enum fx_opcode {
 	FX_OP_RESYNC,
 	FX_OP_SEND_LAST_INV,
 	FX_OP_SEND_ONLY_INV,
+	FX_OP_ATOMIC_WRITE = 0x1d, /* annex A19, memory placement extensions */
 	FX_OPCODE_CNP = 0x81,
 };
 

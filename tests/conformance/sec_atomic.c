@@ -220,6 +220,97 @@ static void on_the_stack(const struct row *row)
 	NEED_EQ(ibv_dereg_mr(mr), 0);
 }
 
+/* ---- atomic WRITE ---- */
+
+static struct work store(const struct rig *r, uint64_t wr_id, size_t at)
+{
+	struct work w = work(r, IBV_WR_ATOMIC_WRITE, wr_id, 64, 0, 8);
+
+	w.wr.wr.rdma.remote_addr = (uintptr_t)r->b.buf + at;
+	w.wr.wr.rdma.rkey = r->b.mr->rkey;
+	return w;
+}
+
+static void try_store(struct rig *r, struct work *w)
+{
+	int err = try_post(r->a.qp, w);
+
+	if (err == EOPNOTSUPP)
+		row_skipped("the device has no atomic WRITE");
+	NEED_EQ(err, 0);
+}
+
+static void stores(const struct row *row)
+{
+	struct rig *r = usual_rig();
+	struct work w = store(r, 1, 8);
+
+	w.wr.send_flags |= (unsigned)row->a;
+	*word(&r->a, 64) = 0x1122334455667788;
+	*word(&r->b, 0) = *word(&r->b, 8) = *word(&r->b, 16) = 1;
+	try_store(r, &w);
+	NEED_EQ(need_wc(r->a.scq, 1, IBV_WC_SUCCESS).opcode, IBV_WC_ATOMIC_WRITE);
+	NEED(*word(&r->b, 8) == 0x1122334455667788 && *word(&r->b, 0) == 1 && *word(&r->b, 16) == 1);
+}
+
+static void store_misplaced(const struct row *row)
+{
+	struct rig *r = usual_rig();
+	struct work w = store(r, 1, (size_t)row->a);
+
+	w.wr.wr.rdma.rkey ^= (uint32_t)row->b;
+	*word(&r->b, 0) = *word(&r->b, 8) = 1;
+	try_store(r, &w);
+	need_wc(r->a.scq, 1, row->b ? IBV_WC_REM_ACCESS_ERR : IBV_WC_REM_INV_REQ_ERR);
+	NEED(*word(&r->b, 0) == 1 && *word(&r->b, 8) == 1);
+}
+
+static void store_too_long(const struct row *row)
+{
+	struct rig *r = usual_rig();
+	struct work w = store(r, 1, 0);
+	int err;
+
+	w.sge[0].length = (uint32_t)row->a;
+	err = try_post(r->a.qp, &w);
+	if (err == EOPNOTSUPP)
+		row_skipped("the device has no atomic WRITE");
+	NEED_EQ(err, EINVAL);
+}
+
+static void store_in_batch(const struct row *row)
+{
+	struct rig *r = usual_rig();
+	struct spec s = usual();
+	struct ibv_qp_init_attr_ex init = {.send_cq = r->a.scq,
+					   .recv_cq = r->a.rcq,
+					   .cap = s.cap,
+					   .qp_type = IBV_QPT_RC,
+					   .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
+					   .pd = r->a.pd,
+					   .send_ops_flags = IBV_QP_EX_WITH_ATOMIC_WRITE};
+	struct ibv_qp *qp = ibv_create_qp_ex(r->ctx, &init);
+	uint64_t value = 0x99;
+	struct ibv_qp_ex *x;
+
+	(void)row;
+	if (!qp && errno == EOPNOTSUPP)
+		row_skipped("the device has no atomic WRITE");
+	NEED(qp);
+	NEED_EQ(ibv_destroy_qp(r->a.qp), 0);
+	r->a.qp = qp;
+	reconnect(r, &s);
+	x = ibv_qp_to_qp_ex(qp);
+	ibv_wr_start(x);
+	x->wr_id = 1;
+	x->wr_flags = IBV_SEND_SIGNALED;
+	ibv_wr_atomic_write(x, r->b.mr->rkey, (uintptr_t)r->b.buf + 16, &value);
+	value = 0; /* free at once */
+	NEED_EQ(ibv_wr_complete(x), 0);
+	NEED_EQ(need_wc(r->a.scq, 1, IBV_WC_SUCCESS).opcode, IBV_WC_ATOMIC_WRITE);
+	NEED_EQ(*word(&r->b, 16), 0x99);
+}
+
 static const struct row rows[] = {
 	{"FETCH_ADD", "9.4.5", add, .a = 41, .b = 1},
 	{"FETCH_ADD of 0", "9.4.5", add, .a = 41, .b = 0},
@@ -235,6 +326,13 @@ static const struct row rows[] = {
 	{"more than one at a time", "9.4.5", beyond_depth, .a = 1},
 	{"more than sixteen at a time", "9.4.5", beyond_depth, .a = 16},
 	{"a word on the stack", "9.4.5", on_the_stack},
+	{"ATOMIC_WRITE", "A19", stores},
+	{"ATOMIC_WRITE, inline", "A19", stores, .a = IBV_SEND_INLINE},
+	{"ATOMIC_WRITE to no word", "A19", store_misplaced, .a = 4},
+	{"ATOMIC_WRITE with another key", "A19", store_misplaced, .b = 0x5555},
+	{"ATOMIC_WRITE of seven bytes", "A19", store_too_long, .a = 7},
+	{"ATOMIC_WRITE of sixteen bytes", "A19", store_too_long, .a = 16},
+	{"ATOMIC_WRITE in a batch", "ibv_wr_post(3)", store_in_batch},
 };
 
 const struct section section_atomic = {"atomic", "atomic operations", rows, COUNT(rows)};

@@ -408,6 +408,113 @@ static void test_region_gone(void **state)
 	}
 }
 
+/* ---- atomic WRITEs ---- */
+
+static void post_store(struct pair *p, uint64_t v, uint32_t len, uint32_t at)
+{
+	memcpy(p->mem[0]->bytes + LAND, &v, sizeof(v));
+	pair_post(p, 0, FX_WR_ATOMIC_WRITE, LAND, len, at);
+}
+
+static enum pair_fate no_acks(struct pair *p, unsigned from, const struct fx_bth *bth)
+{
+	(void)bth;
+	return from == 1 && p->count++ < 2 ? DROP : PASS;
+}
+
+/* Its bytes lie in memory as they did, it is acknowledged like a WRITE, and takes no READ's place. */
+static void test_store(void **state)
+{
+	static const enum mem_kind kinds[] = {MEM_FLAT, MEM_RUNS, MEM_SOME_SLOW, MEM_SLOW};
+
+	(void)state;
+	for (unsigned i = 0; i < 8; i++) {
+		const struct pair_opt opt = {.kind = kinds[i / 2], .chaos = i % 2};
+		struct pair *p = pair_create(&opt);
+
+		set_word(p, 1, WORD, 77);
+		post_store(p, 0x0102030405060708, 8, WORD);
+		pair_run(p, 2 * MS);
+		pair_expect(p, 0, FX_WC_ATOMIC_WRITE, 0, FX_WC_SUCCESS);
+		pair_expect_none(p, 1);
+		assert_int_equal(word_at(p, 1, WORD), 0x0102030405060708);
+		pair_check_blank(p, 1, 0, WORD);
+		pair_check_blank(p, 1, WORD + 8, 4096);
+		assert_int_equal(pair_sent(p, 0, FX_OP_ATOMIC_WRITE), 1);
+		assert_int_equal(pair_sent(p, 1, FX_OP_ACKNOWLEDGE), 1);
+		assert_int_equal(pair_sent(p, 1, -1), 1);
+		pair_destroy(p);
+	}
+}
+
+/* Seen again it is acknowledged again, and does not undo what came after it. */
+static void test_store_once(void **state)
+{
+	struct pair *p = pair_create(NULL);
+
+	(void)state;
+	p->fate = no_acks;
+	post_store(p, 5, 8, WORD);
+	pair_run(p, 100 * US);
+	assert_int_equal(word_at(p, 1, WORD), 5);
+	set_word(p, 1, WORD, 6);
+	pair_run(p, 500 * MS);
+	pair_expect(p, 0, FX_WC_ATOMIC_WRITE, 0, FX_WC_SUCCESS);
+	assert_true(pair_sent(p, 0, FX_OP_ATOMIC_WRITE) > 1);
+	assert_int_equal(word_at(p, 1, WORD), 6);
+	pair_destroy(p);
+}
+
+/* Between WRITEs, each sees the one before it. */
+static void test_store_in_order(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 20; i++) {
+		const struct pair_opt opt = {.kind = MEM_SOME_SLOW, .chaos = true};
+		struct pair *p = pair_create(&opt);
+
+		pair_fill(p, 0, 0, 8192, 3);
+		pair_post(p, 0, FX_WR_WRITE, 0, 8192, WORD - 4096);
+		post_store(p, 9, 8, WORD);
+		post_atomic(p, FX_WR_FETCH_ADD, LAND + 8, 1, 0);
+		pair_run(p, 5 * MS);
+		pair_expect(p, 0, FX_WC_RDMA_WRITE, 0, FX_WC_SUCCESS);
+		pair_expect(p, 0, FX_WC_ATOMIC_WRITE, 1, FX_WC_SUCCESS);
+		pair_expect(p, 0, FX_WC_FETCH_ADD, 2, FX_WC_SUCCESS);
+		assert_int_equal(word_at(p, 0, LAND + 8), 9);
+		assert_int_equal(word_at(p, 1, WORD), 10);
+		pair_destroy(p);
+	}
+}
+
+static void test_store_refused(void **state)
+{
+	static const struct {
+		uint32_t len, at, access;
+		uint8_t status;
+	} cases[] = {
+		{8, WORD + 4, 0, FX_WC_REM_INV_REQ_ERR},
+		{7, WORD, 0, FX_WC_LOC_LEN_ERR},
+		{16, WORD, 0, FX_WC_LOC_LEN_ERR},
+		{8, WORD, FX_ACC_LOCAL_WRITE | FX_ACC_REMOTE_READ | FX_ACC_REMOTE_ATOMIC,
+		 FX_WC_REM_ACCESS_ERR},
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const struct pair_opt opt = {.access = cases[i].access};
+		struct pair *p = pair_create(&opt);
+
+		set_word(p, 1, WORD, 77);
+		post_store(p, 5, cases[i].len, cases[i].at);
+		pair_run(p, 5 * MS);
+		pair_expect(p, 0, FX_WC_ATOMIC_WRITE, 0, cases[i].status);
+		assert_int_equal(word_at(p, 1, WORD), 77);
+		assert_int_equal(pair_state(p, 0), ERR);
+		pair_destroy(p);
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -421,6 +528,10 @@ int main(void)
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_local_errors),
 		cmocka_unit_test(test_region_gone),
+		cmocka_unit_test(test_store),
+		cmocka_unit_test(test_store_once),
+		cmocka_unit_test(test_store_in_order),
+		cmocka_unit_test(test_store_refused),
 	};
 
 	return cmocka_run_group_tests_name("sim_atomics", tests, NULL, NULL);

@@ -144,7 +144,9 @@ static void slow_atomic(const struct fx_dma *d, uint8_t *mem)
 
 	memcpy(&v, mem, sizeof(v));
 	a->original = v;
-	if (d->op == FX_DMA_FETCH_ADD)
+	if (d->op == FX_DMA_STORE)
+		v = a->swap_add;
+	else if (d->op == FX_DMA_FETCH_ADD)
 		v += a->swap_add;
 	else if (v == a->compare)
 		v = a->swap_add;

@@ -74,7 +74,7 @@ static void test_recv_states(void **state)
 static void test_send_opcodes(void **state)
 {
 	static const int unknown[] = {12, 13, 16, 99, 0x7fffffff, -1};
-	static const int absent[] = {IBV_WR_TSO, IBV_WR_DRIVER1, IBV_WR_ATOMIC_WRITE};
+	static const int absent[] = {IBV_WR_TSO, IBV_WR_DRIVER1};
 	struct rig r = rig_start(6, &narrow);
 
 	(void)state;
@@ -111,6 +111,35 @@ static void test_send_sges(void **state)
 		wr.opcode = IBV_WR_ATOMIC_FETCH_AND_ADD;
 		expect_bad(&r, wr, EINVAL);
 	}
+	rig_end(&r);
+}
+
+/* Eight bytes, no more and no less, in one SGE; inline whatever max_inline_data is. */
+static void test_send_words(void **state)
+{
+	static const struct ibv_qp_cap none = {.max_send_wr = 8, .max_send_sge = 2};
+	struct rig r = rig_start(6, &none);
+	uint64_t word = 0x1122334455667788;
+	struct ibv_sge sge[2] = {{(uintptr_t)&word, 7, 1}, {(uintptr_t)&word, 1, 1}};
+	struct ibv_send_wr wr = {.opcode = IBV_WR_ATOMIC_WRITE, .sg_list = sge, .num_sge = 2}, *bad;
+	struct fx_sq_slot slot[FX_MAX_SQ_SLOTS];
+
+	(void)state;
+	expect_bad(&r, wr, EINVAL);
+	wr.num_sge = 1;
+	expect_bad(&r, wr, EINVAL);
+	sge[0].length = 9;
+	expect_bad(&r, wr, EINVAL);
+	wr.num_sge = 0;
+	expect_bad(&r, wr, EINVAL);
+	sge[0].length = 8;
+	wr.num_sge = 1;
+	wr.send_flags = IBV_SEND_INLINE;
+	assert_int_equal(flexins_post_send(r.qp, &wr, &bad), 0);
+	assert_int_equal(fx_pipe_take(&r.core->pipe, slot), 1);
+	assert_int_equal(slot[0].opcode, FX_WR_ATOMIC_WRITE);
+	assert_int_equal(slot[0].rdma.inline_len, 8);
+	assert_memory_equal(&slot[0].sge, &word, 8);
 	rig_end(&r);
 }
 
@@ -240,8 +269,8 @@ int main(void)
 		cmocka_unit_test(test_send_states),  cmocka_unit_test(test_recv_states),
 		cmocka_unit_test(test_send_opcodes), cmocka_unit_test(test_send_flags),
 		cmocka_unit_test(test_send_sges),    cmocka_unit_test(test_send_inline),
-		cmocka_unit_test(test_send_full),    cmocka_unit_test(test_recv_full),
-		cmocka_unit_test(test_binds),
+		cmocka_unit_test(test_send_words),   cmocka_unit_test(test_send_full),
+		cmocka_unit_test(test_recv_full),    cmocka_unit_test(test_binds),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

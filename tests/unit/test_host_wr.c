@@ -12,7 +12,7 @@ enum {
 	RC_OPS = SENDS | IBV_QP_EX_WITH_SEND_WITH_INV | IBV_QP_EX_WITH_RDMA_WRITE |
 		 IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM | IBV_QP_EX_WITH_RDMA_READ |
 		 IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP | IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD |
-		 IBV_QP_EX_WITH_LOCAL_INV | IBV_QP_EX_WITH_BIND_MW,
+		 IBV_QP_EX_WITH_LOCAL_INV | IBV_QP_EX_WITH_BIND_MW | IBV_QP_EX_WITH_ATOMIC_WRITE,
 	RKEY = 0x5151,
 	IMM = 0x0a0b0c0d,
 };
@@ -218,6 +218,28 @@ static void test_same_inline(void **state)
 			memset(copy, 0, sizeof(copy));
 			same(&r, &wr, &index);
 		}
+	rig_end(&r);
+}
+
+/* An atomic WRITE has its word with it. */
+static void test_word(void **state)
+{
+	struct rig r = start();
+	struct ibv_qp_ex *x = flexins_qp_to_qp_ex(r.qp);
+	uint64_t word = 0x1122334455667788, copy = word;
+	struct ibv_sge sge = {.addr = (uintptr_t)&word, .length = 8};
+	struct ibv_send_wr wr = plain(IBV_WR_ATOMIC_WRITE, NULL);
+	uint32_t index = 0;
+
+	(void)state;
+	wr.sg_list = &sge;
+	wr.num_sge = 1;
+	wr.send_flags = IBV_SEND_INLINE;
+	x->wr_flags = 0;
+	x->wr_start(x);
+	x->wr_atomic_write(x, RKEY, REMOTE, &copy);
+	copy = 0;
+	same(&r, &wr, &index);
 	rig_end(&r);
 }
 
@@ -538,10 +560,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_same_entries), cmocka_unit_test(test_same_inline),
-		cmocka_unit_test(test_batch),	     cmocka_unit_test(test_abort),
-		cmocka_unit_test(test_errors),	     cmocka_unit_test(test_first_error),
-		cmocka_unit_test(test_states),	     cmocka_unit_test(test_create),
-		cmocka_unit_test(test_create_flags), cmocka_unit_test(test_bounced),
+		cmocka_unit_test(test_word),	     cmocka_unit_test(test_batch),
+		cmocka_unit_test(test_abort),	     cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_first_error),  cmocka_unit_test(test_states),
+		cmocka_unit_test(test_create),	     cmocka_unit_test(test_create_flags),
+		cmocka_unit_test(test_bounced),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,18 +27,21 @@ static bool has(const char *name, const char *part)
 static uint32_t flags_by_name(const char *n)
 {
 	bool rsp = has(n, "RESP") || has(n, "ACKNOWLEDGE"), cnp = !strcmp(n, "CNP");
-	bool atomic_req = has(n, "COMPARE_SWAP") || has(n, "FETCH_ADD");
-	bool single = has(n, "ONLY") || has(n, "READ_REQUEST") || has(n, "ACKNOWLEDGE") || atomic_req;
+	bool atomic_req = has(n, "COMPARE_SWAP") || has(n, "FETCH_ADD"), store = has(n, "ATOMIC_WRITE");
+	bool single =
+		has(n, "ONLY") || has(n, "READ_REQUEST") || has(n, "ACKNOWLEDGE") || atomic_req || store;
 	uint32_t f = 0;
 
 #define IF(cond, flag) f |= (cond) ? FX_OPF_##flag : 0
 	IF(!rsp && !cnp, REQ), IF(rsp, RSP), IF(cnp, CNP);
-	IF(has(n, "SEND"), SEND), IF(has(n, "WRITE"), WRITE), IF(has(n, "READ"), READ);
-	IF(has(n, "ATOMIC") || atomic_req, ATOMIC), IF(has(n, "ACKNOWLEDGE") && !has(n, "ATOMIC"), ACK);
+	IF(has(n, "SEND"), SEND), IF(has(n, "WRITE") && !store, WRITE), IF(store, STORE),
+		IF(has(n, "READ"), READ);
+	IF((has(n, "ATOMIC") && !store) || atomic_req, ATOMIC),
+		IF(has(n, "ACKNOWLEDGE") && !has(n, "ATOMIC"), ACK);
 	IF(single || has(n, "FIRST"), FIRST), IF(single || has(n, "LAST"), LAST);
 	IF(has(n, "SEND") || has(n, "WRITE") || has(n, "RESP"), PAYLOAD);
 	IF(has(n, "_IMM"), IMM), IF(has(n, "_INV"), INV);
-	IF(has(n, "READ_REQUEST") || (has(n, "WRITE") && (has(n, "FIRST") || has(n, "ONLY"))), RETH);
+	IF(has(n, "READ_REQUEST") || (has(n, "WRITE") && (has(n, "FIRST") || has(n, "ONLY") || store)), RETH);
 	IF(rsp && !has(n, "MIDDLE"), AETH), IF(atomic_req, ATOMICETH), IF(has(n, "ATOMIC_A"), ATOMICACKETH);
 	IF(!strncmp(n, "UD_", 3), DETH), IF(!strncmp(n, "XRC_", 4) && !rsp, XRCETH);
 #undef IF
@@ -55,7 +58,7 @@ static void opcode_rows(void **state)
 		{FX_OPF_XRCETH, 4}, {FX_OPF_CNP, 16}, {FX_OPF_ATOMICACKETH, 8},
 	};
 	static const char *const prefix[8] = {"RC_", "UC_", "RD_", "UD_", "CNP", "XRC_", "?", "?"};
-	static const int want[8] = {23, 12, 0, 2, 1, 23, 0, 0};
+	static const int want[8] = {24, 12, 0, 2, 1, 24, 0, 0};
 	int rows[8] = {0};
 
 	(void)state;
@@ -85,23 +88,15 @@ static void opcode_numbers(void **state)
 		uint8_t op, len;
 		const char *name;
 	} known[] = {
-		{0x00, 0, "RC_SEND_FIRST"},
-		{0x03, 4, "RC_SEND_LAST_IMM"},
-		{0x0a, 16, "RC_WRITE_ONLY"},
-		{0x0b, 20, "RC_WRITE_ONLY_IMM"},
-		{0x0c, 16, "RC_READ_REQUEST"},
-		{0x0e, 0, "RC_READ_RESP_MIDDLE"},
-		{0x11, 4, "RC_ACKNOWLEDGE"},
-		{0x12, 12, "RC_ATOMIC_ACKNOWLEDGE"},
-		{0x13, 28, "RC_COMPARE_SWAP"},
-		{0x14, 28, "RC_FETCH_ADD"},
-		{0x17, 4, "RC_SEND_ONLY_INV"},
-		{0x26, 16, "UC_WRITE_FIRST"},
-		{0x64, 8, "UD_SEND_ONLY"},
-		{0x65, 12, "UD_SEND_ONLY_IMM"},
-		{0xa1, 4, "XRC_SEND_MIDDLE"},
-		{0xb3, 32, "XRC_COMPARE_SWAP"},
-		{0x81, 16, "CNP"},
+		{0x00, 0, "RC_SEND_FIRST"},	{0x03, 4, "RC_SEND_LAST_IMM"},
+		{0x0a, 16, "RC_WRITE_ONLY"},	{0x0b, 20, "RC_WRITE_ONLY_IMM"},
+		{0x0c, 16, "RC_READ_REQUEST"},	{0x0e, 0, "RC_READ_RESP_MIDDLE"},
+		{0x11, 4, "RC_ACKNOWLEDGE"},	{0x12, 12, "RC_ATOMIC_ACKNOWLEDGE"},
+		{0x13, 28, "RC_COMPARE_SWAP"},	{0x14, 28, "RC_FETCH_ADD"},
+		{0x17, 4, "RC_SEND_ONLY_INV"},	{0x1d, 16, "RC_ATOMIC_WRITE"},
+		{0x26, 16, "UC_WRITE_FIRST"},	{0x64, 8, "UD_SEND_ONLY"},
+		{0x65, 12, "UD_SEND_ONLY_IMM"}, {0xa1, 4, "XRC_SEND_MIDDLE"},
+		{0xb3, 32, "XRC_COMPARE_SWAP"}, {0x81, 16, "CNP"},
 	};
 
 	(void)state;
