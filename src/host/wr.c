@@ -315,7 +315,7 @@ static uint32_t slots_for(uint32_t beyond, uint32_t each)
 	return 1 + (beyond + each - 1) / each;
 }
 
-/* Of the longest request that may be posted; an atomic has two. */
+/* Of the longest request that may be posted; an atomic has two, and one of XRC another for the peer's SRQ. */
 static uint32_t longest(const struct fx_vqp *qp)
 {
 	struct ibv_qp_cap room = fx_qp_room(qp);
@@ -325,7 +325,7 @@ static uint32_t longest(const struct fx_vqp *qp)
 				   : 1;
 
 	n = n > by_data ? n : by_data;
-	return n > 2 ? n : 2;
+	return (n > 2 ? n : 2) + (qp->qp.qp_type == IBV_QPT_XRC_SEND);
 }
 
 bool fx_batch_ops_ok(enum ibv_qp_type type, uint64_t ops)

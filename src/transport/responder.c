@@ -274,6 +274,7 @@ static void rx_store(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint3
 	p->left = FX_ATOMIC_LEN;
 	p->sge = NULL;
 	p->rkey = p->bth.reth.rkey;
+	p->pd = qp->pd;
 	p->va = p->bth.reth.va;
 	if (crowded_out(tp, qp, p))
 		return;
