@@ -66,6 +66,8 @@ static int read_lines(const struct fx_space *s, uint8_t *bounce, uint64_t addr, 
 		if (err || !memcmp(bounce, again, len))
 			break;
 		memcpy(bounce, again, len);
+		if (atomic_load(&s->closing))
+			return -ESRCH; /* who writes there for ever has left */
 	}
 	return err;
 }

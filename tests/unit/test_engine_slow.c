@@ -4,6 +4,7 @@
  *
  * Shown on this process's own memory: it is its own application.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -246,6 +247,7 @@ static void slow_refuses_what_it_must(void **state)
  * thread does not return. Played here by a pread() that waits for the test while it reads from `held`.
  */
 static _Atomic uintptr_t held;
+static _Atomic uintptr_t restless; /* its owner has written there whenever it is read */
 static sem_t held_at, held_go;
 
 ssize_t stalling_pread(int fd, void *buf, size_t n, off_t off) __asm__("pread");
@@ -256,6 +258,8 @@ ssize_t stalling_pread(int fd, void *buf, size_t n, off_t off)
 		sem_post(&held_at);
 		sem_wait(&held_go);
 	}
+	if (atomic_load(&restless) && (uintptr_t)off == atomic_load(&restless))
+		++*(uint64_t *)(uintptr_t)off;
 	return syscall(SYS_pread64, fd, buf, n, off);
 }
 ssize_t stalling_pread64(int fd, void *buf, size_t n, off_t off)
@@ -411,6 +415,51 @@ static void a_run_is_in_order_and_told_once(void **state)
 	app_close(&a);
 }
 
+/* How many threads we have. */
+static unsigned threads(void)
+{
+	unsigned n = 0;
+	DIR *d = opendir("/proc/self/task");
+
+	assert_non_null(d);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+/* A ring whose host never stops writing it is never read twice the same; that keeps no thread beyond its end. */
+static void a_ring_that_never_rests(void **state)
+{
+	struct fx_dma_engine *e = fx_dma_slow_create(4, NULL, NULL);
+	const struct timespec ms = {.tv_nsec = 1000000};
+	struct fx_dma_done done[2];
+	unsigned before = threads();
+	struct app a;
+	struct fx_dma d;
+
+	(void)state;
+	app_open(&a, RW);
+	atomic_store(&restless, (uintptr_t)a.mem);
+	d = slow_copy(&a, 0, local, 2048, false);
+	d.lines = true;
+	assert_int_equal(e->ops->submit(e, &d, 1), 1);
+	for (int i = 0; i < 50; i++) {
+		assert_int_equal(e->ops->poll(e, done, 2), 0);
+		nanosleep(&ms, NULL);
+	}
+	fx_space_close(a.space);
+	assert_int_equal(drain(e, done, 1), 1);
+	assert_int_equal(done[0].err, -ESRCH);
+	for (int i = 0; threads() != before && i < 5000; i++)
+		nanosleep(&ms, NULL);
+	assert_int_equal(threads(), before);
+	atomic_store(&restless, 0);
+	fx_mr_unmap(&a.mr);
+	munmap(a.mem, 1 << 20);
+	e->ops->destroy(e);
+}
+
 /* Entry i of a ring: every byte but the phase says which. */
 static void *produce(void *mem)
 {
@@ -517,6 +566,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(slow_atomics),
 		cmocka_unit_test(a_run_is_in_order_and_told_once),
+		cmocka_unit_test(a_ring_that_never_rests),
 		cmocka_unit_test(entries_are_read_whole),
 		cmocka_unit_test(entries_are_written_whole),
 		cmocka_unit_test(slow_reads_and_writes),
