@@ -209,17 +209,17 @@ static const struct {
 	bool atomic;	/* one SGE, and operands in the second slot */
 	bool word;	/* of FX_ATOMIC_LEN bytes, inline always allowed */
 } wr_ops[FX_WR_OPS] = {
-	[FX_WR_SEND] = {RC | UC | UD, false, true, false},
-	[FX_WR_SEND_IMM] = {RC | UC | UD, false, true, false},
-	[FX_WR_SEND_INV] = {RC, false, true, false},
-	[FX_WR_WRITE] = {RC | UC, true, true, false},
-	[FX_WR_WRITE_IMM] = {RC | UC, true, true, false},
-	[FX_WR_READ] = {RC, true, false, false},
-	[FX_WR_CMP_SWAP] = {RC, true, false, true},
-	[FX_WR_FETCH_ADD] = {RC, true, false, true},
+	[FX_WR_SEND] = {RC | UC | UD, false, true, false, false},
+	[FX_WR_SEND_IMM] = {RC | UC | UD, false, true, false, false},
+	[FX_WR_SEND_INV] = {RC, false, true, false, false},
+	[FX_WR_WRITE] = {RC | UC, true, true, false, false},
+	[FX_WR_WRITE_IMM] = {RC | UC, true, true, false, false},
+	[FX_WR_READ] = {RC, true, false, false, false},
+	[FX_WR_CMP_SWAP] = {RC, true, false, true, false},
+	[FX_WR_FETCH_ADD] = {RC, true, false, true, false},
 	[FX_WR_ATOMIC_WRITE] = {RC, true, true, false, true},
-	[FX_WR_LOCAL_INV] = {RC | UC, false, false, false},
-	[FX_WR_BIND_MW] = {RC | UC, false, false, false},
+	[FX_WR_LOCAL_INV] = {RC | UC, false, false, false, false},
+	[FX_WR_BIND_MW] = {RC | UC, false, false, false, false},
 };
 
 /* Of XRC, whatever is sent: the one that names the peer's SRQ. */
