@@ -164,7 +164,7 @@ int flexins_dereg_mr(struct ibv_mr *mr);
 
 /*
  * Changes the region (IBTA 11.2.7.5): to memory at addr, to another domain of its context, to other rights, as flags, of
- * enum ibv_rereg_mr_flags, say. Its keys are others afterwards. Returns 0, or IBV_REREG_MR_ERR_INPUT with errno, and the
+ * enum ibv_rereg_mr_flags, say. Its keys stay. Returns 0, or IBV_REREG_MR_ERR_INPUT with errno, and the
  * region is as it was: EINVAL: flags or what they name; EBUSY: windows are bound to it; what flexins_reg_mr() fails with.
  */
 int flexins_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access);

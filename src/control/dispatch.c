@@ -25,6 +25,8 @@ static const struct request {
 	[FX_MSG_REG_MR_DONE] = {"REG_MR_DONE", sizeof(struct fx_reg_mr_done_req),
 				sizeof(struct fx_reg_mr_done_rep), HOST, fx_reg_mr_done},
 	[FX_MSG_DEREG_MR] = {"DEREG_MR", HANDLE, sizeof(struct fx_handle_rep), HOST, fx_dereg_mr},
+	[FX_MSG_REPLACE_MR] = {"REPLACE_MR", sizeof(struct fx_replace_mr_req), sizeof(struct fx_handle_rep),
+			       HOST, fx_replace_mr},
 	[FX_MSG_ALLOC_MW] = {"ALLOC_MW", sizeof(struct fx_alloc_mw_req), sizeof(struct fx_alloc_mw_rep), HOST,
 			     fx_alloc_mw},
 	[FX_MSG_DEALLOC_MW] = {"DEALLOC_MW", HANDLE, sizeof(struct fx_handle_rep), HOST, fx_dealloc_mw},

@@ -138,6 +138,7 @@ struct fx_mro {
 	uint32_t nseg;
 	uint8_t state;			   /* enum fx_mr_state */
 	bool fresh;			   /* the memory room has filled `mr` in */
+	struct fx_mro *heir;		   /* takes its place when the grace period is over */
 	uint64_t bytes[FX_SEG_SHARED + 1]; /* by enum fx_seg_kind */
 };
 
@@ -221,6 +222,7 @@ union fx_msg {
 	struct fx_reg_mr_rep reg_mr_rep;
 	struct fx_reg_mr_done_req reg_mr_done;
 	struct fx_reg_mr_done_rep reg_mr_done_rep;
+	struct fx_replace_mr_req replace_mr;
 	struct fx_alloc_mw_req alloc_mw;
 	struct fx_alloc_mw_rep alloc_mw_rep;
 	struct fx_create_cq_req create_cq;
@@ -419,6 +421,7 @@ int fx_dealloc_pd(struct fx_client *c);
 int fx_reg_mr(struct fx_client *c);
 int fx_reg_mr_done(struct fx_client *c);
 int fx_dereg_mr(struct fx_client *c);
+int fx_replace_mr(struct fx_client *c);
 int fx_alloc_mw(struct fx_client *c);
 int fx_dealloc_mw(struct fx_client *c);
 int fx_create_channel(struct fx_client *c);

@@ -164,6 +164,14 @@ static void tell_slow(const struct fx_mr *mr, struct fx_reg_mr_done_rep *rep)
 	}
 }
 
+static void publish(struct fx_mro *mr)
+{
+	struct fx_mr_table *t = &mr->obj.ctx->ctl->mrs;
+
+	/* release: a worker that finds the region (acquire, fx_mr_get) sees all of its fields */
+	atomic_store_explicit(&t->slot[fx_handle_index(mr->obj.handle)], &mr->mr, memory_order_release);
+}
+
 int fx_reg_mr_done(struct fx_client *c)
 {
 	const struct fx_reg_mr_done_req *req = &c->req.reg_mr_done;
@@ -190,9 +198,7 @@ int fx_reg_mr_done(struct fx_client *c)
 	mr->seg = NULL;
 	mr->fresh = true;
 	mr->state = FX_MR_LIVE;
-	/* release: a worker that finds the region (acquire, fx_mr_get) sees all of its fields */
-	atomic_store_explicit(&c->ctl->mrs.slot[fx_handle_index(mr->obj.handle)], &mr->mr,
-			      memory_order_release);
+	publish(mr);
 	rep->mr = mr->obj.handle;
 	rep->lkey = rep->rkey = mr->mr.key;
 	tell_slow(&mr->mr, rep);
@@ -218,10 +224,22 @@ static void dereg_done(struct fx_grace *g)
 	fx_client_reply(c, 0);
 }
 
+/* 0, or why the region cannot go now. */
+static int check_windows(struct fx_client *c, const struct fx_mro *mr)
+{
+	/* relaxed: a window is bound and unbound before the completion after which its owner comes here */
+	uint32_t windows = atomic_load_explicit(&mr->mr.windows, memory_order_relaxed);
+
+	return windows ? fx_refuse(c, -EBUSY,
+				   "MR %#x has %u memory windows bound to it: invalidate or free them first",
+				   mr->obj.handle, windows)
+		       : 0;
+}
+
 int fx_dereg_mr(struct fx_client *c)
 {
 	struct fx_mro *mr = fx_obj_get(c, FX_OBJ_MR, c->req.handle.handle);
-	uint32_t windows;
+	int err;
 
 	if (!mr)
 		return -EINVAL;
@@ -230,14 +248,55 @@ int fx_dereg_mr(struct fx_client *c)
 		fx_mr_free(mr);
 		return 0;
 	}
-	/* relaxed: a window is bound and unbound before the completion after which its owner comes here */
-	windows = atomic_load_explicit(&mr->mr.windows, memory_order_relaxed);
-	if (windows)
-		return fx_refuse(c, -EBUSY,
-				 "MR %#x has %u memory windows bound to it: invalidate or free them first",
-				 mr->obj.handle, windows);
+	err = check_windows(c, mr);
+	if (err)
+		return err;
 	fx_mr_unpublish(mr);
 	c->target = mr;
 	fx_grace_ask(c->ctx, &c->grace, dereg_done, c);
+	return FX_LATER;
+}
+
+/* ---- registering anew ---- */
+
+/* Nobody knows either of them: what they are changes places, and the first has its key again. */
+static void replaced(struct fx_grace *g)
+{
+	struct fx_client *c = g->arg;
+	struct fx_mro *mr = c->target, *with = mr->heir, was = *mr;
+
+	mr->heir = NULL;
+	mr->mr = with->mr;
+	mr->mr.key = was.mr.key;
+	mr->pd = with->pd;
+	memcpy(mr->bytes, with->bytes, sizeof(mr->bytes));
+	with->mr = was.mr;
+	with->pd = was.pd;
+	fx_mr_free(with);
+	mr->obj.going = false;
+	publish(mr);
+	c->rep.handle_rep.handle = mr->obj.handle;
+	fx_client_reply(c, 0);
+}
+
+int fx_replace_mr(struct fx_client *c)
+{
+	const struct fx_replace_mr_req *req = &c->req.replace_mr;
+	struct fx_mro *mr = fx_obj_get(c, FX_OBJ_MR, req->mr), *with = fx_obj_get(c, FX_OBJ_MR, req->with);
+	int err;
+
+	if (!mr || !with || mr == with || mr->state != FX_MR_LIVE || with->state != FX_MR_LIVE)
+		return fx_refuse(c, -EINVAL, "MR %#x cannot take the place of MR %#x: both have to be there",
+				 req->with, req->mr);
+	err = check_windows(c, mr);
+	if (!err)
+		err = check_windows(c, with);
+	if (err)
+		return err;
+	fx_mr_unpublish(mr);
+	fx_mr_unpublish(with);
+	mr->heir = with;
+	c->target = mr;
+	fx_grace_ask(c->ctx, &c->grace, replaced, c);
 	return FX_LATER;
 }

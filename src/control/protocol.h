@@ -22,6 +22,7 @@ enum fx_msg_op {
 	FX_MSG_REG_MR,	    /* step 1: reply says which ranges to convert, with a memfd each */
 	FX_MSG_REG_MR_DONE, /* step 2: what was converted; reply has the keys */
 	FX_MSG_DEREG_MR,
+	FX_MSG_REPLACE_MR, /* one region takes another's place, its handle and its keys */
 	FX_MSG_ALLOC_MW,
 	FX_MSG_DEALLOC_MW,
 	FX_MSG_CREATE_CHANNEL, /* completion channel: reply has the read end of its pipe */
@@ -213,6 +214,12 @@ struct fx_reg_mr_done_rep {
 	struct fx_slow_run slow[FX_SLOW_RUNS];
 };
 static_assert(sizeof(struct fx_reg_mr_done_rep) <= FX_MSG_BYTES, "reg_mr_done reply");
+
+struct fx_replace_mr_req {
+	struct fx_msg_head head;
+	uint32_t mr;   /* stays, as what the other is */
+	uint32_t with; /* is gone afterwards, as its own keys are */
+};
 
 struct fx_alloc_mw_req {
 	struct fx_msg_head head;

@@ -268,9 +268,24 @@ static int check_change(const struct ibv_mr *mr, int flags, const struct ibv_pd 
 	return access && !(flags & IBV_REREG_MR_CHANGE_ACCESS) ? EINVAL : 0;
 }
 
+static int replace(struct fx_context *ctx, struct ibv_mr *mr, struct fx_reg_mr_done_rep *with)
+{
+	struct fx_replace_mr_req req = {
+		.head = {.op = FX_MSG_REPLACE_MR}, .mr = mr->handle, .with = with->mr};
+	struct fx_msg_head rep;
+	int err = fx_ask(ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
+
+	if (err)
+		return err;
+	with->mr = mr->handle;
+	with->lkey = mr->lkey;
+	with->rkey = mr->rkey;
+	return 0;
+}
+
 /*
- * A new region takes the place of the old one. The new one is there before the old one goes, so that the old one stays if
- * anything fails: a region that windows are bound to cannot go.
+ * A new region takes the place of the old one, and its keys, which peers may know. The new one is there before the old
+ * one goes, so that the old one stays if anything fails: a region that windows are bound to cannot go.
  */
 int flexins_rereg_mr(struct ibv_mr *ibmr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access)
 {
@@ -292,7 +307,7 @@ int flexins_rereg_mr(struct ibv_mr *ibmr, int flags, struct ibv_pd *pd, void *ad
 	if (!err)
 		err = enroll(pd, addr, length, iova, rights, &keys);
 	if (!err) {
-		err = fx_ask_drop(ctx, FX_MSG_DEREG_MR, ibmr->handle);
+		err = replace(ctx, ibmr, &keys);
 		if (err)
 			fx_ask_drop(ctx, FX_MSG_DEREG_MR, keys.mr);
 	}

@@ -92,6 +92,7 @@ static uint32_t request_size(uint16_t op)
 		[FX_MSG_REG_MR] = sizeof(struct fx_reg_mr_req),
 		[FX_MSG_REG_MR_DONE] = sizeof(struct fx_reg_mr_done_req),
 		[FX_MSG_DEREG_MR] = sizeof(struct fx_handle_req),
+		[FX_MSG_REPLACE_MR] = sizeof(struct fx_replace_mr_req),
 		[FX_MSG_ALLOC_MW] = sizeof(struct fx_alloc_mw_req),
 		[FX_MSG_DEALLOC_MW] = sizeof(struct fx_handle_req),
 		[FX_MSG_CREATE_CHANNEL] = sizeof(struct fx_handle_req),

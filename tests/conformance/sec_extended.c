@@ -187,11 +187,13 @@ static void rights_changed(const struct row *row)
 	struct rig *r = rig();
 	uint8_t *p = pages(PAGE);
 	struct ibv_mr *mr = need_mr(r->b.pd, p, PAGE, IBV_ACCESS_LOCAL_WRITE);
+	const uint32_t lkey = mr->lkey, rkey = mr->rkey;
 
 	(void)row;
 	NEED(!writes(r, mr, (uintptr_t)p, 8));
 	NEED_EQ(ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, ALL_ACCESS), 0);
 	NEED(mr->addr == p && mr->length == PAGE);
+	NEED(mr->lkey == lkey && mr->rkey == rkey); /* peers have it */
 	NEED(writes(r, mr, (uintptr_t)p, 8));
 	NEED_EQ(ibv_rereg_mr(mr, IBV_REREG_MR_CHANGE_ACCESS, NULL, NULL, 0, IBV_ACCESS_LOCAL_WRITE), 0);
 	NEED(!writes(r, mr, (uintptr_t)p, 8));

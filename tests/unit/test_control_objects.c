@@ -369,6 +369,39 @@ static void memory_windows(void **state)
 	await_empty(p, 0);
 }
 
+/* One region takes another's place: what it is, under the other's handle and key. Both have to be there, and free. */
+static void regions_take_places(void **state)
+{
+	struct play *p = *state;
+	struct client c = join(p), other = join(p);
+	const struct fx_mr_table *mrs = fx_control_mrs(p->ctl);
+	struct set s = make_set(&c), t = make_set(&c);
+	struct fx_replace_mr_req req = {.mr = s.mr, .with = t.mr};
+	struct fx_handle_rep rep;
+	struct fx_alloc_mw_rep mw;
+
+	assert_int_equal(alloc_mw(&c, s.pd, FX_MW_TYPE_1, &mw), 0);
+	bind_as_worker(p, mw.rkey, s.key);
+	assert_int_equal(ASK(&c, FX_MSG_REPLACE_MR, &req, &rep), -EBUSY);
+	assert_int_equal(simple(&c, FX_MSG_DEALLOC_MW, mw.mw, NULL), 0);
+	assert_int_equal(ASK(&other, FX_MSG_REPLACE_MR, &req, &rep), -EINVAL);
+	req.with = s.mr;
+	assert_int_equal(ASK(&c, FX_MSG_REPLACE_MR, &req, &rep), -EINVAL);
+	assert_int_equal(fx_mr_get(mrs, s.key)->pd, s.pd);
+	req.with = t.mr;
+	assert_int_equal(ASK(&c, FX_MSG_REPLACE_MR, &req, &rep), 0);
+	assert_int_equal(rep.handle, s.mr);
+	assert_int_equal(fx_mr_get(mrs, s.key)->pd, t.pd);
+	assert_int_equal(fx_mr_get(mrs, s.key)->key, s.key);
+	assert_null(fx_mr_get(mrs, t.key));
+	assert_int_equal(simple(&c, FX_MSG_DEREG_MR, t.mr, NULL), -EINVAL);
+	assert_int_equal(simple(&c, FX_MSG_DEREG_MR, s.mr, NULL), 0);
+	assert_null(fx_mr_get(mrs, s.key));
+	leave(&c);
+	leave(&other);
+	await_empty(p, 0);
+}
+
 /* The end of a context unbinds what is bound, and waits for nobody's leave. */
 static void vanishing_with_windows(void **state)
 {
@@ -602,6 +635,7 @@ int main(void)
 		TEST(paths),
 		TEST(requests_run_in_turn),
 		TEST(vanishing_with_everything_open),
+		TEST(regions_take_places),
 		TEST(vanishing_between_the_steps_of_reg_mr),
 		TEST(vanishing_while_the_worker_is_busy),
 		TEST(numbers_are_reused_oldest_first),

@@ -19,16 +19,29 @@ suite()
 	find "$TMP/pyverbs" -name '*.gz' -exec gunzip {} +
 }
 
-case_suite()
+# judged HOW: run it, and judge it so
+judged()
 {
-	suite
+	[ -e "$TMP/pyverbs" ] || suite
 	cd "$TMP/pyverbs" || return
 	PYVERBS_RESULTS=$TMP/results run /usr/bin/python3 "$APPS/pyverbs_suite.py" --run --dev flexins0 \
 		>"$TMP/pyverbs.out" 2>&1 || true
-	/usr/bin/python3 "$APPS/pyverbs_suite.py" --judge "$APPS/pyverbs.skips" "$TMP/results" || {
+	/usr/bin/python3 "$APPS/pyverbs_suite.py" "$1" "$APPS/pyverbs.skips" "$TMP/results" || {
 		grep -A 30 '^ERROR:\|^FAIL:' "$TMP/pyverbs.out" | head -n 200
 		tail -n 5 "$TMP/pyverbs.out"
 		return 1
 	}
 	wait_for 10 no_objects
+}
+
+case_suite()
+{
+	judged --judge
+}
+
+# All memory through the core: no difference is left.
+case_suite_helper()
+{
+	export FLEXINS_WINDOWS=helper
+	judged --judge-strictly
 }
