@@ -82,6 +82,7 @@ struct fx_stage {
 	uint32_t flying;
 	int err;
 	bool staged;	     /* the transport waits for it; else the port cannot take a chain */
+	bool held;	     /* its request is kept until the frame is gone */
 	uint32_t *under_way; /* where it is counted */
 	struct {
 		uint8_t *base;
@@ -171,6 +172,11 @@ unsigned fx_txbuf_prepare(struct fx_worker *w);
 void fx_txbuf_take(struct fx_worker *w, unsigned n);
 /* Hands w->txq to the port. What it does not take stays. Returns how many it took. */
 unsigned fx_txbuf_flush(struct fx_worker *w);
+/*
+ * One more buffer of no bytes at the frame's end, which tells when the frame is gone: fx_tp_seg_done() for the request.
+ * False: there is none, or the port takes no chain.
+ */
+bool fx_txbuf_mark(struct fx_worker *w, struct rte_mbuf *m, struct fx_wqe *wqe, struct fx_under_way *u);
 /* A frame's buffers go home, with everything attached to them. */
 void fx_txbuf_free(struct fx_worker *w, struct rte_mbuf *m);
 /* The received frame as the transport wants it, or NULL: too many pieces. */

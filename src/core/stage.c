@@ -86,6 +86,7 @@ static bool finished(const struct fx_stage *s)
 static void let_go(struct fx_worker *w, const struct fx_stage *stage)
 {
 	struct fx_stage s = *stage;
+	bool marked = s.held && !s.err && fx_txbuf_mark(w, s.m, s.wqe, &s.wqp->ctx->under_way);
 
 	s.wqp->first = s.behind;
 	--*s.under_way;
@@ -99,7 +100,7 @@ static void let_go(struct fx_worker *w, const struct fx_stage *stage)
 	for (struct fx_pkt *p = s.after; p; p = p->next)
 		w->txq[w->ntx++] = fx_pkt_mbuf(p);
 	if (s.staged) {
-		fx_tp_staged(w->tp, s.qp, s.wqe, s.mw, s.psn, s.err);
+		fx_tp_staged(w->tp, s.qp, marked ? NULL : s.wqe, s.mw, s.psn, s.err);
 		return;
 	}
 	for (unsigned i = 0; i < s.nseg; i++)
@@ -153,6 +154,7 @@ void fx_stage_start(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txp
 	s->flying = 0;
 	s->err = 0;
 	s->staged = pkt->stage;
+	s->held = pkt->stage && pkt->wqe && fx_qp_unacked(pkt->qp);
 	s->under_way = fx_set_out(&s->wqp->ctx->under_way);
 	s->at = p + pkt->hdr_len;
 	static_assert(sizeof(s->seg[0]) == sizeof(pkt->seg[0]), "the same fields");

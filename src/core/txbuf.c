@@ -181,6 +181,15 @@ static void chain(struct fx_worker *w, struct rte_mbuf *m, const struct fx_txpkt
 	w->n.header_only += p->nseg != 0;
 }
 
+bool fx_txbuf_mark(struct fx_worker *w, struct rte_mbuf *m, struct fx_wqe *wqe, struct fx_under_way *u)
+{
+	if (w->port->info.max_segs < 2 || !stash_fill(&w->stash[FX_PAY], 1))
+		return false;
+	attach(w, m, pad_bytes, 0, wqe, NULL, u);
+	m->nb_segs = 2;
+	return true;
+}
+
 void fx_txbuf_take(struct fx_worker *w, unsigned n)
 {
 	struct rte_mbuf *hdr[FX_TX_BURST];

@@ -247,6 +247,11 @@ uint32_t fx_qp_gen(const struct fx_qp *qp)
 	return qp->gen;
 }
 
+bool fx_qp_unacked(const struct fx_qp *qp)
+{
+	return !qp->acks;
+}
+
 uint32_t fx_qp_number(const struct fx_qp *qp)
 {
 	return qp->qpn;

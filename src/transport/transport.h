@@ -243,7 +243,11 @@ uint64_t fx_tp_next_timer(const struct fx_tp *tp);
 unsigned fx_tp_tx(struct fx_tp *tp, struct fx_txpkt *out, unsigned max);
 /* True while some QP waits for fx_tp_tx(). */
 bool fx_tp_tx_ready(const struct fx_tp *tp);
-/* The packet with `stage` set was gathered and sent (err 0), or could not be read (negative errno). */
+/*
+ * The packet with `stage` set was gathered and sent (err 0), or could not be read (negative errno). Of a QP that nobody
+ * acknowledges to, the owner may keep its request until the frame is gone as well: wqe is NULL here then, and one
+ * fx_tp_seg_done() follows. So whoever sends faster than it is taken is held back, as by frames that were not gathered.
+ */
 void fx_tp_staged(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *wqe, struct fx_mw *mw, uint32_t psn,
 		  int err);
 /* One segment's buffer left the transmit queue (guarantee L1); wqe and mw are the packet's, each may be NULL. */
@@ -292,6 +296,7 @@ int fx_qp_modify(struct fx_tp *tp, struct fx_qp *qp, const struct fx_qp_attr *at
 void fx_qp_query(const struct fx_qp *qp, struct fx_qp_attr *attr);
 uint32_t fx_qp_gen(const struct fx_qp *qp);
 uint32_t fx_qp_number(const struct fx_qp *qp);
+bool fx_qp_unacked(const struct fx_qp *qp); /* nobody acknowledges what it sends */
 const struct fx_qp_cfg *fx_qp_config(const struct fx_qp *qp);
 /* Its own receive queue, for whoever says where the slots are before the QP is attached. */
 struct fx_rxq *fx_qp_rxq(struct fx_qp *qp);

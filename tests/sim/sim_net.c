@@ -248,7 +248,9 @@ static void departed(struct sim *s, struct frame *f)
 		if (f->tx.stage) {
 			for (unsigned i = 0; i < f->tx.nseg; i++)
 				lost = lost ? lost : mem_of(f->tx.seg[i].mr)->gone;
-			fx_tp_staged(f->src->tp, f->tx.qp, f->tx.wqe, f->tx.mw, f->tx.psn, lost);
+			f->held = s->link.zero_copy && !lost && f->tx.wqe && fx_qp_unacked(f->tx.qp);
+			fx_tp_staged(f->src->tp, f->tx.qp, f->held ? NULL : f->tx.wqe, f->tx.mw, f->tx.psn,
+				     lost);
 		} else {
 			while (f->held) {
 				f->held--;

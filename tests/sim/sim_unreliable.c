@@ -103,7 +103,9 @@ static void completes_when_it_has_left(void **state)
  */
 static void does_not_outrun(void **state)
 {
-	static const struct pair_opt opts[] = {{.type = FX_QPT_UC, .chaos = true},
+	static const struct pair_opt opts[] = {{.type = FX_QPT_UC, .kind = MEM_SLOW},
+					       {.type = FX_QPT_UC, .kind = MEM_SOME_SLOW},
+					       {.type = FX_QPT_UC, .chaos = true},
 					       {.type = FX_QPT_UC, .chaos = true, .look_ns = 5000}};
 
 	(void)state;
