@@ -353,6 +353,12 @@ struct ibv_qp *flexins_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *att
  */
 struct ibv_qp *flexins_create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr);
 /*
+ * Opens an XRC_RECV QP that another context has made in the same XRC domain; comp_mask must have its number, domain and
+ * type. Each who has it open may modify and query it, and closes it with flexins_destroy_qp(): it ends with the last one.
+ * EINVAL: there is no such QP in the domain; EBUSY: this context has it already. Programs call it as ibv_open_qp().
+ */
+struct ibv_qp *flexins_open_qp(struct ibv_context *context, struct ibv_qp_open_attr *attr);
+/*
  * Changes what attr_mask (enum ibv_qp_attr_mask) names. IBTA 10.3.1 and the transition table of 11.2, Modify QP.
  * After a move to RESET no earlier request completes any more. Without a GRH (ah_attr.is_global 0) an address is
  * the port itself, on a loopback port only. Returns 0; EINVAL: not allowed in this state, an attribute that is

@@ -389,6 +389,7 @@ void fx_ctx_reap(struct fx_ctx *ctx)
 {
 	struct fx_control *ctl = ctx->ctl;
 
+	fx_openings_close(ctx);
 	ctx->reap_left = 1 + ctx->nobjs[FX_OBJ_QP] + ctx->nobjs[FX_OBJ_SRQ];
 	for (struct fx_obj *o = ctx->objs[FX_OBJ_QP]; o; o = o->next) {
 		struct fx_qpo *qp = (struct fx_qpo *)o;

@@ -43,6 +43,8 @@ static const struct request {
 			      HOST, fx_resize_cq},
 	[FX_MSG_CREATE_QP] = {"CREATE_QP", sizeof(struct fx_create_qp_req), sizeof(struct fx_create_qp_rep),
 			      HOST, fx_create_qp},
+	[FX_MSG_OPEN_QP] = {"OPEN_QP", sizeof(struct fx_open_qp_req), sizeof(struct fx_create_qp_rep), HOST,
+			    fx_open_qp},
 	[FX_MSG_MODIFY_QP] = {"MODIFY_QP", sizeof(struct fx_modify_qp_req), sizeof(struct fx_modify_qp_rep),
 			      HOST, fx_modify_qp},
 	[FX_MSG_QUERY_QP] = {"QUERY_QP", sizeof(struct fx_qp_req), sizeof(struct fx_query_qp_rep), HOST,

@@ -14,7 +14,7 @@
  *	context.c	greeting, and the end of a context
  *	quota.c		users, and what each of them holds
  *	object.c	lists of a context's objects
- *	pd.c mr.c mw.c channel.c cq.c xrcd.c srq.c qp.c ah.c mcast.c path.c	the objects
+ *	pd.c mr.c mw.c channel.c cq.c xrcd.c srq.c qp.c opening.c ah.c mcast.c path.c	the objects
  *	counters.c	the device's counters, for a host
  *	show.c		the JSON document of SHOW
  *
@@ -111,8 +111,17 @@ struct fx_srqo {
 	struct fx_cmd cmd; /* to take it down with the context */
 };
 
+/* A context that has another one's XRC_RECV QP open. opening.c */
+struct fx_opening {
+	struct fx_opening *next; /* of the QP's */
+	struct fx_ctx *ctx;
+	struct fx_xrcdo *xrcd;
+};
+
 struct fx_qpo {
 	struct fx_obj obj;
+	struct fx_opening
+		*openings; /* beside its owner's: the first becomes the owner when that one leaves */
 	struct fx_qp *qp;
 	struct fx_pdo *pd;
 	struct fx_cqo *scq, *rcq;
@@ -228,6 +237,7 @@ union fx_msg {
 	struct fx_create_cq_req create_cq;
 	struct fx_create_qp_req create_qp;
 	struct fx_create_qp_rep create_qp_rep;
+	struct fx_open_qp_req open_qp;
 	struct fx_open_xrcd_req open_xrcd;
 	struct fx_create_srq_req create_srq;
 	struct fx_create_srq_rep create_srq_rep;
@@ -413,6 +423,8 @@ int fx_obj_add(struct fx_ctx *ctx, struct fx_obj *obj, enum fx_obj_kind kind);
 void fx_obj_del(struct fx_obj *obj);
 /* By a handle that the client sent: it must be its own. NULL with c->why. */
 void *fx_obj_get(struct fx_client *c, enum fx_obj_kind kind, uint32_t handle);
+/* It is another context's from now on, and on that one's user's account. */
+void fx_obj_move(struct fx_obj *obj, struct fx_ctx *ctx);
 extern const char *const fx_obj_names[FX_OBJ_KINDS];
 
 /* ---- requests ---- */
@@ -435,6 +447,7 @@ int fx_modify_srq(struct fx_client *c);
 int fx_query_srq(struct fx_client *c);
 int fx_destroy_srq(struct fx_client *c);
 int fx_create_qp(struct fx_client *c);
+int fx_open_qp(struct fx_client *c);
 int fx_modify_qp(struct fx_client *c);
 int fx_query_qp(struct fx_client *c);
 int fx_destroy_qp(struct fx_client *c);
@@ -460,6 +473,14 @@ int fx_key_make(uint32_t index, unsigned chance_bits, uint32_t *key);
 /* A ring of receives as a client lays it out: large enough for what may be posted, inside of the arena. */
 int fx_check_rq(struct fx_client *c, uint32_t max_wr, uint32_t max_sge, uint32_t shift, uint64_t off,
 		struct fx_rq *rq);
+
+/* ---- opening.c ---- */
+/* A QP of the client's: its own, or one that it has open. NULL with c->why. */
+struct fx_qpo *fx_qp_get(struct fx_client *c, uint32_t handle);
+/* The context has no more to do with the QP. False: it was the only one that had, and the QP is its own. */
+bool fx_qp_leave(struct fx_qpo *qp, struct fx_ctx *ctx);
+/* Nor with any other than those that are its alone. */
+void fx_openings_close(struct fx_ctx *ctx);
 
 /* ---- for the end of a context ---- */
 void fx_channel_free(struct fx_channelo *ch);

@@ -57,6 +57,23 @@ void fx_obj_del(struct fx_obj *obj)
 	fx_quota_give(obj->ctx->user, quotas[obj->kind], 1);
 }
 
+void fx_obj_move(struct fx_obj *obj, struct fx_ctx *ctx)
+{
+	*obj->prev = obj->next;
+	if (obj->next)
+		obj->next->prev = obj->prev;
+	obj->ctx->nobjs[obj->kind]--;
+	fx_quota_give(obj->ctx->user, quotas[obj->kind], 1);
+	obj->ctx = ctx;
+	obj->next = ctx->objs[obj->kind];
+	obj->prev = &ctx->objs[obj->kind];
+	if (obj->next)
+		obj->next->prev = &obj->next;
+	ctx->objs[obj->kind] = obj;
+	ctx->nobjs[obj->kind]++;
+	ctx->user->used[quotas[obj->kind]]++;
+}
+
 void *fx_obj_get(struct fx_client *c, enum fx_obj_kind kind, uint32_t handle)
 {
 	struct fx_obj *obj = fx_table_get(&c->ctl->objs[kind], handle);

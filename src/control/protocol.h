@@ -32,6 +32,7 @@ enum fx_msg_op {
 	FX_MSG_MODIFY_CQ,
 	FX_MSG_RESIZE_CQ,
 	FX_MSG_CREATE_QP,
+	FX_MSG_OPEN_QP, /* XRC_RECV, of a domain that the host has open; reply as of CREATE_QP */
 	FX_MSG_MODIFY_QP,
 	FX_MSG_QUERY_QP,
 	FX_MSG_DESTROY_QP,
@@ -297,6 +298,11 @@ struct fx_create_qp_req {
 	uint32_t xrcd;	/* XRC_RECV, which has no PD, no CQs and no requests */
 };
 
+struct fx_open_qp_req {
+	struct fx_msg_head head;
+	uint32_t xrcd;
+	uint32_t qpn;
+};
 /* The domain of the file that the host has open as fd, or a new one without a file; O_CREAT, O_EXCL as for files. */
 struct fx_open_xrcd_req {
 	struct fx_msg_head head;

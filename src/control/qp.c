@@ -83,6 +83,8 @@ static int check_rq(struct fx_client *c, const struct fx_create_qp_req *req, str
 static int find_parts(struct fx_client *c, struct fx_qpo *qp, const struct fx_create_qp_req *req)
 {
 	if (req->type == FX_QPT_XRC_RECV) {
+		if (req->max_send_wr || req->srq)
+			return fx_refuse(c, -EINVAL, "a QP of type XRC_RECV has no queues of its own");
 		qp->xrcd = fx_obj_get(c, FX_OBJ_XRCD, req->xrcd);
 		return qp->xrcd ? 0 : -EINVAL;
 	}
@@ -285,7 +287,7 @@ static void modified(struct fx_cmd *cmd)
 int fx_modify_qp(struct fx_client *c)
 {
 	const struct fx_modify_qp_req *req = &c->req.modify_qp;
-	struct fx_qpo *qp = fx_obj_get(c, FX_OBJ_QP, req->qp);
+	struct fx_qpo *qp = fx_qp_get(c, req->qp);
 	int err;
 
 	if (!qp)
@@ -318,7 +320,7 @@ static void queried(struct fx_cmd *cmd)
 
 int fx_query_qp(struct fx_client *c)
 {
-	struct fx_qpo *qp = fx_obj_get(c, FX_OBJ_QP, c->req.qp.qp);
+	struct fx_qpo *qp = fx_qp_get(c, c->req.qp.qp);
 
 	if (!qp)
 		return -EINVAL;
@@ -340,12 +342,15 @@ static void destroyed(struct fx_cmd *cmd)
 
 int fx_destroy_qp(struct fx_client *c)
 {
-	struct fx_qpo *qp = fx_obj_get(c, FX_OBJ_QP, c->req.qp.qp);
+	struct fx_qpo *qp = fx_qp_get(c, c->req.qp.qp);
 
 	if (!qp)
 		return -EINVAL;
 	if (qp->groups)
 		return fx_refuse(c, -EBUSY, "QP %#x is in a multicast group: detach it first", qp->qpn);
+	c->rep.handle_rep.handle = qp->obj.handle;
+	if (fx_qp_leave(qp, c->ctx))
+		return 0;
 	qp->obj.going = true;
 	ask_worker(c, qp, FX_CMD_QP_DETACH, destroyed, NULL);
 	in_turn(c, qp, c->req.qp.pipe_pi);

@@ -191,6 +191,7 @@ static void set_ops(struct fx_context *ctx)
 	ctx->verbs.create_srq_ex = flexins_create_srq_ex;
 	ctx->verbs.get_srq_num = flexins_get_srq_num;
 	ctx->verbs.open_xrcd = flexins_open_xrcd;
+	ctx->verbs.open_qp = flexins_open_qp;
 	ctx->verbs.close_xrcd = flexins_close_xrcd;
 	ctx->verbs.create_cq_ex = flexins_create_cq_ex;
 	ctx->verbs.modify_cq = flexins_modify_cq;

@@ -183,6 +183,13 @@ free_sq:
 	return err;
 }
 
+static void name_qp(struct fx_vqp *qp, const struct fx_create_qp_rep *rep)
+{
+	qp->qp.handle = rep->qp;
+	qp->qp.qp_num = rep->qpn;
+	qp->qpn_gen = fx_qpn_gen(rep->qpn, (uint8_t)rep->gen);
+}
+
 static int ask_create(struct fx_vqp *qp, const struct ibv_qp_init_attr *a, uint32_t flags)
 {
 	struct ibv_qp_cap room = fx_qp_room(qp);
@@ -206,11 +213,22 @@ static int ask_create(struct fx_vqp *qp, const struct ibv_qp_init_attr *a, uint3
 	struct fx_create_qp_rep rep;
 	int err = fx_ask(qp->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
 
+	if (!err)
+		name_qp(qp, &rep);
+	return err;
+}
+
+/* Another process's: in which state it is, the core knows. */
+static int ask_open(struct fx_vqp *qp, uint32_t qpn)
+{
+	struct fx_open_qp_req req = {.head = {.op = FX_MSG_OPEN_QP}, .xrcd = qp->xrcd->handle, .qpn = qpn};
+	struct fx_create_qp_rep rep;
+	int err = fx_ask(qp->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
+
 	if (err)
 		return err;
-	qp->qp.handle = rep.qp;
-	qp->qp.qp_num = rep.qpn;
-	qp->qpn_gen = fx_qpn_gen(rep.qpn, (uint8_t)rep.gen);
+	name_qp(qp, &rep);
+	qp->state = qp->qp.state = IBV_QPS_UNKNOWN;
 	return 0;
 }
 
@@ -320,9 +338,9 @@ static struct fx_vqp *new_qp(struct fx_context *ctx, struct ibv_pd *pd, struct f
 	return qp;
 }
 
-/* Of checked attributes. flags: enum fx_qp_flags; ops: enum ibv_qp_create_send_ops_flags */
+/* Of checked attributes. flags: enum fx_qp_flags; ops: enum ibv_qp_create_send_ops_flags; there: a QP to open, or 0 */
 static struct ibv_qp *make(struct fx_context *ctx, struct ibv_pd *pd, struct fx_vxrcd *xrcd,
-			   struct ibv_qp_init_attr *a, uint32_t flags, uint64_t ops)
+			   struct ibv_qp_init_attr *a, uint32_t flags, uint64_t ops, uint32_t there)
 {
 	struct fx_vqp *qp = new_qp(ctx, pd, xrcd, a);
 	int err;
@@ -335,7 +353,7 @@ static struct ibv_qp *make(struct fx_context *ctx, struct ibv_pd *pd, struct fx_
 	err = ops ? fx_batch_make(qp, ops) : 0;
 	if (err)
 		goto free_queues;
-	err = ask_create(qp, a, flags);
+	err = there ? ask_open(qp, there) : ask_create(qp, a, flags);
 	if (err)
 		goto free_queues;
 	err = list_qp(qp);
@@ -360,7 +378,7 @@ static struct ibv_qp *create(struct ibv_pd *pd, struct ibv_qp_init_attr *a, uint
 	if (a->qp_type == IBV_QPT_XRC_SEND)
 		a->recv_cq = a->send_cq; /* nothing completes there */
 	err = check_init(ctx, pd, a);
-	return err ? fx_null(err) : make(ctx, pd, NULL, a, flags, ops);
+	return err ? fx_null(err) : make(ctx, pd, NULL, a, flags, ops, 0);
 }
 
 /* It has no queues: messages name the SRQ, and whose CQ that is. */
@@ -370,7 +388,22 @@ static struct ibv_qp *create_target(struct fx_context *ctx, const struct ibv_qp_
 
 	if (!(a->comp_mask & IBV_QP_INIT_ATTR_XRCD) || !a->xrcd || a->xrcd->context != &ctx->verbs.context)
 		return fx_null(EINVAL);
-	return make(ctx, NULL, fx_xrcd_of(a->xrcd), &base, 0, 0);
+	return make(ctx, NULL, fx_xrcd_of(a->xrcd), &base, 0, 0, 0);
+}
+
+struct ibv_qp *flexins_open_qp(struct ibv_context *c, struct ibv_qp_open_attr *a)
+{
+	const uint32_t need = IBV_QP_OPEN_ATTR_NUM | IBV_QP_OPEN_ATTR_XRCD | IBV_QP_OPEN_ATTR_TYPE;
+	struct ibv_qp_init_attr base = {.qp_type = IBV_QPT_XRC_RECV};
+
+	if (a->comp_mask & ~(need | IBV_QP_OPEN_ATTR_CONTEXT))
+		return fx_null(EOPNOTSUPP);
+	if ((a->comp_mask & need) != need || a->qp_type != IBV_QPT_XRC_RECV || !a->xrcd ||
+	    a->xrcd->context != c)
+		return fx_null(EINVAL);
+	if (a->comp_mask & IBV_QP_OPEN_ATTR_CONTEXT)
+		base.qp_context = a->qp_context;
+	return make(fx_context_of(c), NULL, fx_xrcd_of(a->xrcd), &base, 0, 0, a->qp_num);
 }
 
 struct ibv_qp *flexins_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
@@ -408,12 +441,13 @@ struct ibv_qp *flexins_create_qp_ex(struct ibv_context *c, struct ibv_qp_init_at
 {
 	uint32_t flags = a->comp_mask & IBV_QP_INIT_ATTR_CREATE_FLAGS ? a->create_flags : 0;
 	uint64_t ops = a->comp_mask & IBV_QP_INIT_ATTR_SEND_OPS_FLAGS ? a->send_ops_flags : 0;
-	int err = check_extended(a, flags, ops);
 	struct ibv_qp_init_attr base;
 	struct ibv_qp *qp;
+	int err;
 
 	if (a->qp_type == IBV_QPT_XRC_RECV)
 		return create_target(fx_context_of(c), a);
+	err = check_extended(a, flags, ops);
 	if (!err && a->pd->context != c)
 		err = EINVAL;
 	if (err)

@@ -100,6 +100,7 @@ static uint32_t request_size(uint16_t op)
 		[FX_MSG_CREATE_CQ] = sizeof(struct fx_create_cq_req),
 		[FX_MSG_DESTROY_CQ] = sizeof(struct fx_handle_req),
 		[FX_MSG_CREATE_QP] = sizeof(struct fx_create_qp_req),
+		[FX_MSG_OPEN_QP] = sizeof(struct fx_open_qp_req),
 		[FX_MSG_MODIFY_QP] = sizeof(struct fx_modify_qp_req),
 		[FX_MSG_QUERY_QP] = sizeof(struct fx_qp_req),
 		[FX_MSG_DESTROY_QP] = sizeof(struct fx_qp_req),

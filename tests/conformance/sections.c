@@ -19,6 +19,8 @@ const struct section *const sections[] = {
 	&section_atomic,
 	&section_queue,
 	&section_wr,
+	&section_srq,
+	&section_xrc,
 	&section_order,
 	&section_modify,
 	&section_states,

@@ -139,6 +139,43 @@ case_ib_send_bw_options()
 	variants ib_send_bw <<<"-D 1 -s 4096"
 }
 
+case_srq()
+{
+	perftest ib_send_bw --use-srq -n 400
+	variants ib_send_bw --use-srq -n 400 -s 3000 <<-'END'
+		-q 8
+		-e
+		-e -q 8
+		-b -q 8
+	END
+	variants ib_send_lat --use-srq -n 100 <<-'END'
+		-s 64
+		-s 70000
+		-e -s 64
+	END
+}
+
+case_xrc()
+{
+	local program
+	perftest ib_send_bw -c XRC -n 400
+	for program in ib_send_bw ib_write_bw ib_read_bw; do
+		variants "$program" -c XRC -n 400 -s 3000 <<-'END'
+			-q 8
+			-b
+		END
+	done
+	variants ib_send_bw -c XRC -n 400 <<<"-e -q 8"
+	variants ib_send_bw -c XRC -n 400 <<<"-I 400 -s 399"
+	variants ib_atomic_bw -c XRC -n 400 <<<"-q 8"
+	for program in ib_send_lat ib_write_lat ib_read_lat; do
+		variants "$program" -c XRC -n 100 <<-'END'
+			-s 64
+			-s 70000
+		END
+	done
+}
+
 case_ib_atomic_bw_options()
 {
 	variants ib_atomic_bw -n 400 <<-'END'
