@@ -97,7 +97,7 @@ struct pair *pair_create(const struct pair_opt *opt)
 		p->opt.rd_atomic = given.rd_atomic ? given.rd_atomic : defaults.rd_atomic;
 	}
 	p->rng = rng_of(1, 1);
-	p->s = sim_create(&link, 1);
+	p->s = sim_create(p->opt.link ? p->opt.link : &link, 1);
 	p->s->tap = tap;
 	p->s->tap_arg = p;
 	p->attr = (struct link_attr){
@@ -113,9 +113,10 @@ struct pair *pair_create(const struct pair_opt *opt)
 	};
 	for (unsigned i = 0; i < SIM_HOSTS; i++) {
 		const struct host_cfg cfg = {.chaos = p->opt.chaos,
-					     .chaos_delay = 20,
+					     .chaos_delay = p->opt.bus ? 0 : 20, /* a bus is late by itself */
 					     .seed = 1,
-					     .turn_ns = 300,
+					     .turn_ns = p->opt.turn_ns ? p->opt.turn_ns : 300,
+					     .bus = p->opt.bus,
 					     .look_ns = p->opt.look_ns};
 
 		p->h[i] = host_create(p->s, i, &cfg);

@@ -27,6 +27,9 @@ struct pair_opt {
 	enum mem_kind kind; /* of both memories */
 	uint32_t type;	    /* enum fx_qp_type; 0: RC */
 	bool ip6;
+	const struct link_cfg *link; /* NULL: a quiet one of 100 Gb/s */
+	const struct fx_dma_bus *bus;
+	uint32_t turn_ns; /* 0: 300 */
 };
 
 /* A frame as the tap saw it. */

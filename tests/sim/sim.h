@@ -215,6 +215,8 @@ struct host_cfg {
 	uint64_t seed;
 	uint32_t turn_ns; /* a loop takes up to this long */
 	uint32_t nap_ns;  /* now and then up to this long */
+	const struct fx_dma_bus
+		*bus;	  /* what the engine is behind; its clock is the simulation's. NULL: nothing */
 	uint32_t look_ns; /* receives are seen after a look only, which takes up to so long; 0: at once */
 };
 

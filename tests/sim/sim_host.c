@@ -228,6 +228,26 @@ static void address(uint8_t *a, const struct host *h, bool ip6)
 	a[15] = (uint8_t)(h->id + 1);
 }
 
+static uint64_t sim_now(void *arg)
+{
+	return ((const struct sim *)arg)->now;
+}
+
+static struct fx_dma_engine *engine_create(struct host *h)
+{
+	const struct host_cfg *cfg = &h->cfg;
+	struct fx_dma_engine *e = cfg->chaos ? fx_dma_chaos_create(256, cfg->chaos_delay, rng_next(&h->rng))
+					     : fx_dma_cpu_create(256);
+	struct fx_dma_bus bus;
+
+	if (!cfg->bus)
+		return e;
+	bus = *cfg->bus;
+	bus.now = sim_now;
+	bus.arg = h->s;
+	return fx_dma_bus_create(e, 256, &bus);
+}
+
 struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 {
 	struct host *h = calloc(1, sizeof(*h));
@@ -261,8 +281,7 @@ struct host *host_create(struct sim *s, unsigned id, const struct host_cfg *cfg)
 	h->ahs = (struct fx_ah_table){.slot = h->ah_slot, .n = HOST_AHS};
 	h->next_mr = 1;
 	h->wake = h->app_at = h->look_next = SIM_NEVER;
-	tp.dma = cfg->chaos ? fx_dma_chaos_create(256, cfg->chaos_delay, rng_next(&h->rng))
-			    : fx_dma_cpu_create(256);
+	tp.dma = engine_create(h);
 	tp.slow = slow_engine_create(rng_next(&h->rng), cfg->chaos ? cfg->chaos_delay : 3);
 	h->dma = tp.dma;
 	h->slow = tp.slow;
