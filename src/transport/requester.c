@@ -361,12 +361,18 @@ static uint8_t cut_data(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, st
 	return FX_WC_SUCCESS;
 }
 
+static void sent_unacked(struct fx_tp *tp, struct fx_qp *qp, const struct fx_txpkt *out)
+{
+	qp->window = out->stage ? FX_UNACKED_SLOW : FX_UNACKED;
+	fx_completer_sent(tp, qp);
+}
+
 static uint8_t cut_unacked(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w, struct fx_txpkt *out)
 {
 	uint8_t status = cut_data(tp, qp, w, out);
 
 	if (!status)
-		fx_completer_sent(tp, qp);
+		sent_unacked(tp, qp, out);
 	return status;
 }
 
@@ -401,7 +407,7 @@ static uint8_t cut_datagram(struct fx_tp *tp, struct fx_qp *qp, struct fx_wqe *w
 	if (status)
 		return status;
 	cut_done(tp, qp, w, out, 1, w->length);
-	fx_completer_sent(tp, qp);
+	sent_unacked(tp, qp, out);
 	return FX_WC_SUCCESS;
 }
 
