@@ -273,7 +273,8 @@ static void test_more_than_the_region(void **state)
 	(void)state;
 	p->mem[1]->mr.access = FX_ACC_LOCAL_WRITE | FX_ACC_MW_BIND;
 	win_alloc(p, &w, FX_MW_TYPE_2, 3);
-	bind_now(p, &w, ALL | FX_ACC_LOCAL_WRITE); /* which is the region's to give, and gives peers nothing */
+	bind_now(p, &w,
+		 ALL | FX_ACC_LOCAL_WRITE); /* which is the region's to give, and gives peers nothing */
 	use(p, &w);
 	pair_destroy(p);
 }

@@ -70,7 +70,7 @@ static void everything_said(void **state)
 	(void)state;
 	write_file("[quota user 77]\nqps = 5 # few\nmr_bytes=2T\n"
 		   "[core]\nname = other\nsocket = /tmp/x\nip = ::1\nmtu = 1024\nhuge = no\npoll = spin\n"
-		   "dma = chaos=1,2\nlinger = 7\nlog = error\n"
+		   "dma = cpu\nlinger = 7\nlog = error\n"
 		   "placement = emulated\nbus = latency=250,reorder=0\nlisten = 127.0.0.1:7777\n"
 		   "[quota]\nqps = 3K\nsend_wrs = unlimited\n"
 		   "[quota user root]\npds = 0\n");
@@ -80,7 +80,7 @@ static void everything_said(void **state)
 	assert_string_equal(o.socket, "/tmp/x");
 	assert_string_equal(o.ip, "::1");
 	assert_string_equal(o.poll, "spin");
-	assert_string_equal(o.dma, "chaos=1,2");
+	assert_string_equal(o.dma, "cpu");
 	assert_ptr_equal(o.place, &fx_place_remote);
 	assert_string_equal(o.bus_text, "latency=250,reorder=0");
 	assert_true(o.bus.latency_ns == 250 && o.bus.bytes_per_us == 63000 && o.bus.reorder_permille == 0);
@@ -100,6 +100,19 @@ static void everything_said(void **state)
 	assert_true(o.quota.users[1].quota.limit[FX_QUOTA_pds] == 0);
 	assert_true(o.quota.users[1].quota.limit[FX_QUOTA_qps] == 3 * 1024);
 	fx_options_free(&o);
+}
+
+/* What is right by itself and wrong together. */
+static void chaos_is_for_what_is_mapped(void **state)
+{
+	struct fx_options o;
+
+	(void)state;
+	write_file("[core]\ndma = chaos=1,2\n");
+	assert_int_equal(parse(&o, NULL, NULL), FX_GO_ON);
+	assert_string_equal(o.dma, "chaos=1,2");
+	fx_options_free(&o);
+	assert_int_equal(parse(&o, "--placement", "emulated"), FX_EXIT_USAGE);
 }
 
 /* Its values are the defaults, so that they are true, but for the user whom it names. */
@@ -220,9 +233,13 @@ static void nothing_wrong_passes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(nothing_said), cmocka_unit_test(everything_said),
-		cmocka_unit_test(the_example),	cmocka_unit_test(the_manual),
-		cmocka_unit_test(refusals),	cmocka_unit_test(nothing_wrong_passes),
+		cmocka_unit_test(nothing_said),
+		cmocka_unit_test(everything_said),
+		cmocka_unit_test(chaos_is_for_what_is_mapped),
+		cmocka_unit_test(the_example),
+		cmocka_unit_test(the_manual),
+		cmocka_unit_test(refusals),
+		cmocka_unit_test(nothing_wrong_passes),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
