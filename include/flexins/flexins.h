@@ -177,7 +177,12 @@ struct ibv_mr *flexins_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t 
 
 /* ---- domains of threads ---- */
 
-/* Returns a thread domain, to be freed with flexins_dealloc_td(). attr->comp_mask has to be 0 (EINVAL). */
+/*
+ * Returns a thread domain, to be freed with flexins_dealloc_td(): a send pipe of its own. QPs that are created in a parent
+ * domain of it are posted to, modified and destroyed by one thread at a time, and posting takes no lock. Where the core
+ * reaches memory by DMA, or the context has 64 such pipes already, its QPs share the context's pipe and its locks.
+ * attr->comp_mask has to be 0 (EINVAL).
+ */
 struct ibv_td *flexins_alloc_td(struct ibv_context *context, struct ibv_td_init_attr *attr);
 /* Returns 0; EBUSY: it is in parent domains. */
 int flexins_dealloc_td(struct ibv_td *td);

@@ -23,6 +23,8 @@ enum fx_cmd_op {
 	FX_CMD_CQ_DEL,	   /* data: the same; nothing of it is under way after it */
 	FX_CMD_CQ_MODIFY,  /* data: struct fx_cmd_cq: moderation */
 	FX_CMD_CQ_RESIZE,  /* data: the same: to another ring */
+	FX_CMD_PIPE_ADD,   /* data: struct fx_wpipe; it is polled from now on */
+	FX_CMD_PIPE_DEL,   /* data: the same; and no more */
 	FX_CMD_QP_ATTACH,
 	FX_CMD_QP_MODIFY,  /* data: struct fx_cmd_modify */
 	FX_CMD_QP_QUERY,   /* data: struct fx_cmd_modify, its attr, gen filled in */
@@ -130,6 +132,12 @@ struct fx_cmd_snapshot {
 	struct fx_qp_info info[FX_SNAP_QPS];
 };
 
+/* A send pipe beside the context's first. */
+struct fx_wpipe {
+	struct fx_pipe_rx rx;
+	struct fx_wpipe *next; /* the worker's */
+};
+
 /* A context, as its worker sees it. The control thread fills in the first part before CTX_ADD. */
 struct fx_wctx {
 	uint32_t id;
@@ -143,6 +151,7 @@ struct fx_wctx {
 	/* the worker's */
 	uint32_t slot;
 	uint32_t ncqs;
+	struct fx_wpipe *pipes; /* those beside the first */
 	bool dead;
 	struct fx_cmd *grace, *grace_next; /* wait for a grace period: this one, the next one */
 	struct fx_wctx *graces;		   /* next of those that have any */

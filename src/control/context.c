@@ -67,6 +67,7 @@ static void ctx_free(struct fx_ctx *ctx)
 	close_fd(ctx->line);
 	if (ctx->wctx)
 		close_fd(ctx->wctx->kick);
+	fx_pipes_free(ctx);
 	free(ctx->wctx);
 	if (ctx->id)
 		fx_table_del(&ctx->ctl->ctxs, ctx->id, fx_now_ms());

@@ -197,9 +197,10 @@ struct fx_ctx {
 	char program[FX_VERSION_LEN + 1];
 	char version[FX_VERSION_LEN + 1];
 	struct fx_space *space;
-	struct fx_arena *arena; /* the placement's */
-	struct fx_wake wake;	/* of asynchronous events */
-	struct fx_wctx *wctx;	/* one; the pipe of worker 0 */
+	struct fx_arena *arena;		       /* the placement's */
+	struct fx_wake wake;		       /* of asynchronous events */
+	struct fx_wctx *wctx;		       /* one; the pipe of worker 0 */
+	struct fx_wpipe *pipes[FX_LIMIT_PIPE]; /* beside it */
 	struct fx_obj *objs[FX_OBJ_KINDS];
 	uint32_t nobjs[FX_OBJ_KINDS];
 	struct fx_cmd del;
@@ -253,6 +254,7 @@ union fx_msg {
 	struct fx_query_port_rep query_port_rep;
 	struct fx_counters_rep counters_rep;
 	struct fx_query_clock_rep query_clock_rep;
+	struct fx_create_pipe_req create_pipe;
 	struct fx_modify_cq_req modify_cq;
 	struct fx_resize_cq_req resize_cq;
 	struct fx_resize_cq_rep resize_cq_rep;
@@ -458,6 +460,9 @@ int fx_attach_mcast(struct fx_client *c);
 int fx_detach_mcast(struct fx_client *c);
 int fx_query_port(struct fx_client *c);
 int fx_query_clock(struct fx_client *c);
+int fx_create_pipe(struct fx_client *c);
+int fx_destroy_pipe(struct fx_client *c);
+void fx_pipes_free(struct fx_ctx *ctx); /* no worker polls them any more */
 int fx_modify_cq(struct fx_client *c);
 int fx_resize_cq(struct fx_client *c);
 int fx_show(struct fx_client *c);

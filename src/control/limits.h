@@ -15,6 +15,7 @@ enum {
 	FX_LIMIT_QP = 65536,
 	FX_LIMIT_QP_WR = 65536,
 	FX_LIMIT_SRQ = 16384,
+	FX_LIMIT_PIPE = 64, /* send pipes of a context, beside the first */
 	FX_LIMIT_XRCD = 2048,
 	FX_LIMIT_CQ = 16384,
 	FX_LIMIT_CHANNEL = 4096, /* a descriptor of the core's each */

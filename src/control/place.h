@@ -16,6 +16,7 @@
 
 struct fx_client;
 struct fx_cq;
+struct fx_pipe_rx;
 struct fx_ctx;
 struct fx_rxq;
 
@@ -35,6 +36,8 @@ struct fx_place_ops {
 	void (*close)(struct fx_ctx *ctx);
 	/* What of the reply to the greeting depends on the placement, descriptors too. */
 	void (*welcome)(struct fx_ctx *ctx, struct fx_client *c);
+	/* A further send pipe whose head is at `off` of the arena. -EOPNOTSUPP: there can be none. */
+	int (*pipe_open)(struct fx_ctx *ctx, struct fx_pipe_rx *pipe, uint64_t off, uint32_t shift);
 	/* A CQ whose head is at `off` of the arena: fills in how the worker reaches its ring. */
 	int (*cq_open)(struct fx_ctx *ctx, struct fx_cq *cq, uint64_t off, uint32_t shift);
 	void (*cq_close)(struct fx_cq *cq);

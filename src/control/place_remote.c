@@ -89,6 +89,16 @@ static void welcome(struct fx_ctx *ctx, struct fx_client *c)
 
 /* ---- rings ---- */
 
+/* A context has one copy of a pipe; its host shares that among its threads. */
+static int pipe_open(struct fx_ctx *ctx, struct fx_pipe_rx *pipe, uint64_t off, uint32_t shift)
+{
+	(void)ctx;
+	(void)pipe;
+	(void)off;
+	(void)shift;
+	return -EOPNOTSUPP;
+}
+
 static int cq_open(struct fx_ctx *ctx, struct fx_cq *cq, uint64_t off, uint32_t shift)
 {
 	return fx_mirror_cq_new(ctx->wctx->mirror, off, shift, cq) ? 0 : -ENOMEM;
@@ -170,6 +180,7 @@ const struct fx_place_ops fx_place_remote = {
 	.open = open_arena,
 	.close = close_arena,
 	.welcome = welcome,
+	.pipe_open = pipe_open,
 	.cq_open = cq_open,
 	.cq_close = cq_close,
 	.rq_open = rq_open,

@@ -99,6 +99,15 @@ static void welcome(struct fx_ctx *ctx, struct fx_client *c)
 
 /* ---- rings ---- */
 
+static int pipe_open(struct fx_ctx *ctx, struct fx_pipe_rx *pipe, uint64_t off, uint32_t shift)
+{
+	uint8_t *p = ctx->arena->map + off;
+
+	*pipe = (struct fx_pipe_rx){
+		.head = (struct fx_pipe_head *)p, .slots = p + sizeof(struct fx_pipe_head), .shift = shift};
+	return 0;
+}
+
 static int cq_open(struct fx_ctx *ctx, struct fx_cq *cq, uint64_t off, uint32_t shift)
 {
 	uint8_t *p = ctx->arena->map + off;
@@ -153,6 +162,7 @@ const struct fx_place_ops fx_place_shared = {
 	.open = open_arena,
 	.close = close_arena,
 	.welcome = welcome,
+	.pipe_open = pipe_open,
 	.cq_open = cq_open,
 	.cq_close = cq_close,
 	.rq_open = rq_open,

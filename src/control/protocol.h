@@ -48,7 +48,9 @@ enum fx_msg_op {
 	FX_MSG_ATTACH_MCAST,
 	FX_MSG_DETACH_MCAST,
 	FX_MSG_QUERY_PORT,
-	FX_MSG_QUERY_CLOCK, /* a head; the reply is struct fx_query_clock_rep */
+	FX_MSG_CREATE_PIPE,  /* a further send pipe; struct fx_create_pipe_req */
+	FX_MSG_DESTROY_PIPE, /* whose entries have been consumed, or are forgotten */
+	FX_MSG_QUERY_CLOCK,  /* a head; the reply is struct fx_query_clock_rep */
 	/*
 	 * Where both sides share no memory: over TCP, and AUTH before HELLO. KICK and WAKE have no reply, and come in
 	 * between at any time.
@@ -231,6 +233,17 @@ struct fx_alloc_mw_rep {
 	struct fx_msg_head head;
 	uint32_t mw;
 	uint32_t rkey; /* its tag, the low 8 bits, is 0; not bound, it gives access to nothing */
+};
+
+/*
+ * Any of the context's requests may go through any of its pipes, but those of a QP through one only. Where the core has no
+ * further pipes the answer is EOPNOTSUPP, and ENOSPC where a context has as many as it may.
+ */
+struct fx_create_pipe_req { /* reply: struct fx_handle_rep */
+	struct fx_msg_head head;
+	uint64_t off; /* arena: struct fx_pipe_head, then 1 << shift slots, zeroed; FX_LINE aligned */
+	uint32_t shift;
+	uint32_t rsvd;
 };
 
 enum fx_cq_flags {

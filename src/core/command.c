@@ -105,6 +105,28 @@ static int ctx_del(struct fx_worker *w, struct fx_cmd *cmd)
 	return LATER;
 }
 
+static int pipe_add(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_wpipe *p = cmd->data;
+
+	(void)w;
+	p->next = cmd->ctx->pipes;
+	cmd->ctx->pipes = p;
+	return 0;
+}
+
+static int pipe_del(struct fx_worker *w, struct fx_cmd *cmd)
+{
+	struct fx_wpipe **at = &cmd->ctx->pipes;
+
+	(void)w;
+	while (*at && *at != cmd->data)
+		at = &(*at)->next;
+	if (*at)
+		*at = (*at)->next;
+	return 0;
+}
+
 /* Its pipe is not looked at any more; the control thread does the rest. It may die of several things. */
 void fx_ctx_dead(struct fx_worker *w, struct fx_wctx *ctx)
 {
@@ -278,7 +300,7 @@ static int (*const run[FX_CMD_OPS])(struct fx_worker *w, struct fx_cmd *cmd) = {
 	[FX_CMD_SRQ_ADD] = srq_add,   [FX_CMD_SRQ_ARM] = srq_arm,	[FX_CMD_SRQ_QUERY] = srq_query,
 	[FX_CMD_SRQ_DEL] = srq_del,   [FX_CMD_MCAST_JOIN] = mcast_join, [FX_CMD_MCAST_LEAVE] = mcast_leave,
 	[FX_CMD_PASS] = pass,	      [FX_CMD_CQ_MODIFY] = cq_modify,	[FX_CMD_CQ_RESIZE] = cq_resize,
-	[FX_CMD_SNAPSHOT] = snapshot,
+	[FX_CMD_SNAPSHOT] = snapshot, [FX_CMD_PIPE_ADD] = pipe_add,	[FX_CMD_PIPE_DEL] = pipe_del,
 };
 
 /* Entries of the pipe that the command has to wait for; more than the pipe holds is a lie. */

@@ -83,31 +83,38 @@ static void take_kick(struct fx_wctx *ctx)
 
 bool fx_rings_ready(const struct fx_worker *w)
 {
-	for (uint32_t i = 0; i < w->nctx; i++)
-		if (!w->ctx[i]->dead && (fx_pipe_ready(&w->ctx[i]->pipe) ||
-					 atomic_load_explicit(&w->ctx[i]->kicked, memory_order_relaxed)))
+	for (uint32_t i = 0; i < w->nctx; i++) {
+		const struct fx_wctx *ctx = w->ctx[i];
+
+		if (ctx->dead)
+			continue;
+		if (fx_pipe_ready(&ctx->pipe) || atomic_load_explicit(&ctx->kicked, memory_order_relaxed))
 			return true;
+		for (const struct fx_wpipe *p = ctx->pipes; p; p = p->next)
+			if (fx_pipe_ready(&p->rx))
+				return true;
+	}
 	return false;
 }
 
-static unsigned poll_pipe(struct fx_worker *w, struct fx_wctx *ctx)
+static unsigned poll_pipe(struct fx_worker *w, struct fx_wctx *ctx, struct fx_pipe_rx *pipe)
 {
 	struct fx_sq_slot entry[FX_MAX_SQ_SLOTS];
 	unsigned n = 0;
 	int slots;
 
 	do {
-		slots = fx_pipe_take(&ctx->pipe, entry);
+		slots = fx_pipe_take(pipe, entry);
 		if (slots <= 0)
 			break;
-		fx_post_soon(w->tp, fx_pipe_glance(&ctx->pipe, FX_GLANCE));
+		fx_post_soon(w->tp, fx_pipe_glance(pipe, FX_GLANCE));
 		if (unlikely(entry->opcode == FX_WR_ARM))
 			fx_event_arm(w, ctx, entry);
 		else
 			fx_post(w->tp, ctx->id, entry);
 	} while (++n < FX_PIPE_BUDGET);
 	if (n) {
-		fx_pipe_publish_ci(&ctx->pipe);
+		fx_pipe_publish_ci(pipe);
 		w->n.pipe_entries += n;
 	}
 	if (unlikely(slots < 0))
@@ -122,9 +129,13 @@ static unsigned poll_pipes(struct fx_worker *w)
 	unsigned n = 0;
 
 	for (uint32_t i = 0; i < count && n < FX_PIPES_BUDGET; i++) {
-		take_kick(w->ctx[at]);
-		if (!w->ctx[at]->dead)
-			n += poll_pipe(w, w->ctx[at]);
+		struct fx_wctx *ctx = w->ctx[at];
+
+		take_kick(ctx);
+		if (!ctx->dead)
+			n += poll_pipe(w, ctx, &ctx->pipe);
+		for (struct fx_wpipe *p = ctx->pipes; unlikely(p != NULL) && !ctx->dead; p = p->next)
+			n += poll_pipe(w, ctx, &p->rx);
 		at = at + 1 < count ? at + 1 : 0;
 	}
 	w->first = at;

@@ -49,6 +49,7 @@ int flexins_destroy_ah(struct ibv_ah *ah)
 	struct fx_msg_head rep;
 	int err;
 
+	fx_pipes_settle(ctx);
 	req.pipe_pi = fx_pipe_pi(ctx);
 	err = fx_ask(ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
 	if (err && fx_alive(ctx))

@@ -70,9 +70,9 @@ uint32_t fx_pipe_pi(struct fx_context *ctx)
 {
 	uint32_t pi;
 
-	fx_lock(&ctx->pipe_lock);
-	pi = ctx->pipe.pi;
-	fx_unlock(&ctx->pipe_lock);
+	fx_lock(&ctx->pipe.lock);
+	pi = ctx->pipe.tx.pi;
+	fx_unlock(&ctx->pipe.lock);
 	return pi;
 }
 
@@ -132,9 +132,9 @@ static void set_rings(struct fx_context *ctx, const struct fx_hello_rep *rep)
 {
 	uint8_t *arena = ctx->arena.base;
 
-	ctx->pipe.head = (struct fx_pipe_head *)(arena + rep->pipe_off);
-	ctx->pipe.slots = arena + rep->pipe_off + FX_LINE;
-	ctx->pipe.shift = rep->pipe_shift;
+	ctx->pipe.tx.head = (struct fx_pipe_head *)(arena + rep->pipe_off);
+	ctx->pipe.tx.slots = arena + rep->pipe_off + FX_LINE;
+	ctx->pipe.tx.shift = rep->pipe_shift;
 	ctx->events.head = (struct fx_event_head *)(arena + rep->event_off);
 	ctx->events.ring = (const struct fx_event *)(arena + rep->event_off + FX_LINE);
 	ctx->events.shift = rep->event_shift;

@@ -338,7 +338,8 @@ int flexins_req_notify_cq(struct ibv_cq *ibcq, int solicited_only)
 	}
 	fx_unlock(&cq->lock);
 	/* one that finds no core stays noted: fx_channel's readers learn from the pipe's end that there is none */
-	for (uint32_t i = 0; i < n && fx_pipe_send(cq->ctx, (const struct fx_sq_slot *)&a[i], 1); i++)
+	for (uint32_t i = 0;
+	     i < n && fx_pipe_send(cq->ctx, &cq->ctx->pipe, (const struct fx_sq_slot *)&a[i], 1); i++)
 		;
 	return 0;
 }

@@ -14,7 +14,7 @@
  *	state.h		what the device is, for programs that only look around
  *	mr.c		protection domains and memory regions
  *	dmabuf.c	regions of dma-bufs
- *	domain.c	parent domains and thread domains
+ *	domain.c	parent domains, and thread domains with their pipes
  *	convert.c	turning private pages into shared ones
  *	stacks.c	which memory is a stack, and must stay private
  *	ranges.c	which memory was converted
@@ -128,6 +128,20 @@ struct fx_device {
 	struct fx_device_limits limits;
 };
 
+/* A send pipe: the context's, which its threads share, or a thread domain's. */
+struct fx_hpipe {
+	uint32_t lock; /* of the context's */
+	struct fx_pipe_tx tx;
+};
+struct fx_vtd {
+	struct ibv_td td;
+	uint32_t users;	     /* parent domains, atomic */
+	struct fx_vtd *next; /* of its context, under its lock */
+	uint32_t handle;     /* of its pipe; 0: it has none, and uses the context's */
+	uint64_t off;
+	struct fx_hpipe pipe __attribute__((aligned(FX_LINE)));
+};
+
 enum fx_life { FX_ALIVE, FX_GONE, FX_FORKED };
 
 /* The pipe behind a descriptor that applications wait on: it holds a byte for every record that nobody took. */
@@ -172,12 +186,12 @@ struct fx_context {
 	struct fx_query_port_rep port; /* as last asked; under lock */
 	char core[FX_VERSION_LEN + 1], version[FX_VERSION_LEN + 1];
 
-	uint32_t pipe_lock __attribute__((aligned(FX_LINE)));
-	struct fx_pipe_tx pipe;
+	struct fx_hpipe pipe __attribute__((aligned(FX_LINE)));
 
 	pthread_mutex_t lock __attribute__((aligned(FX_LINE)));
 	struct fx_subject *subjects[FX_BUCKETS];
 	uint64_t cookie; /* last given */
+	struct fx_vtd *tds;
 	struct fx_event_rx events;
 	struct fx_wake wake;	/* of async_fd */
 	struct fx_event *async; /* taken from the ring, not yet by the application */
@@ -197,10 +211,6 @@ struct fx_context {
 };
 
 struct fx_pool;
-struct fx_vtd {
-	struct ibv_td td;
-	uint32_t users; /* parent domains, atomic */
-};
 struct fx_vpd {
 	struct ibv_pd pd;
 	uint32_t users;	      /* atomic */
@@ -318,6 +328,8 @@ struct fx_vqp {
 		fetch_end; /* of the send request after the newest that fetches; kept while there is slow memory */
 	struct fx_vxrcd *xrcd;	/* XRC_RECV: it has no PD and no CQs */
 	struct fx_batch *batch; /* NULL: no ibv_wr_*() */
+	struct fx_hpipe *pipe;	/* that its requests go through */
+	bool alone;		/* ... and nobody else's thread: its queues need no locks */
 	struct fx_shadow sq;
 	uint32_t rq_lock __attribute__((aligned(FX_LINE)));
 	struct fx_shadow rq;
@@ -411,6 +423,12 @@ bool fx_windows_helper(void);
 int fx_register(struct fx_context *ctx, struct fx_reg_mr_req *req, struct fx_reg_mr_done_rep *keys);
 
 /* ---- domain.c ---- */
+/*
+ * Waits until the core has taken whatever is in the pipes of thread domains (guarantee P7): all of them, or the one of a
+ * QP. The core always takes it, so that is soon.
+ */
+void fx_pipes_settle(struct fx_context *ctx);
+void fx_pipe_settle(struct fx_context *ctx, const struct fx_hpipe *pipe);
 void fx_parent_free(struct fx_vpd *pd);
 
 /* ---- qp.c ---- */
@@ -452,9 +470,22 @@ void fx_cq_forget(struct fx_vcq *cq, const struct fx_vqp *qp);
 void fx_cqs_lock(struct fx_vqp *qp);
 void fx_cqs_unlock(struct fx_vqp *qp);
 
+/* ---- the queues of a QP of a thread domain are its one thread's ---- */
+static inline void fx_queue_lock(const struct fx_vqp *qp, uint32_t *lock)
+{
+	if (fx_likely(!qp->alone))
+		fx_lock(lock);
+}
+static inline void fx_queue_unlock(const struct fx_vqp *qp, uint32_t *lock)
+{
+	if (fx_likely(!qp->alone))
+		fx_unlock(lock);
+}
+
 /* ---- post.c ---- */
 /* Entries of nslots slots in all into the context's pipe, and a kick; false: the core is gone. */
-bool fx_pipe_send(struct fx_context *ctx, const struct fx_sq_slot *slot, uint32_t nslots);
+bool fx_pipe_send(struct fx_context *ctx, struct fx_hpipe *pipe, const struct fx_sq_slot *slot,
+		  uint32_t nslots);
 
 /* ---- events.c; fx_lock()s may be taken under ctx->lock, and never the other way round ---- */
 static inline struct fx_channel *fx_channel_of(struct ibv_comp_channel *channel)

@@ -11,7 +11,7 @@
 
 #include "host/entry.h"
 
-/* ---- the pipe; holds ctx->pipe_lock ---- */
+/* ---- the pipe; holds its lock, or is its only thread ---- */
 
 static void kick(struct fx_context *ctx)
 {
@@ -34,12 +34,12 @@ static void kick(struct fx_context *ctx)
 }
 
 /* Waits for the worker to make room (guarantee P1); false: the core is gone. */
-static bool await_room(struct fx_context *ctx, uint32_t nslots)
+static bool await_room(struct fx_context *ctx, struct fx_hpipe *pipe, uint32_t nslots)
 {
 	unsigned turns = 0;
 
 	kick(ctx);
-	while (!fx_pipe_room(&ctx->pipe, nslots)) {
+	while (!fx_pipe_room(&pipe->tx, nslots)) {
 		if (++turns % FX_POLLS_PER_LOOK == 0 && !fx_look(ctx))
 			return false;
 		sched_yield();
@@ -49,25 +49,29 @@ static bool await_room(struct fx_context *ctx, uint32_t nslots)
 }
 
 /* A core that is gone gets nothing: the shadow queue has the request, and polling flushes it. */
-static bool pipe_put(struct fx_context *ctx, const struct fx_sq_slot *slot, uint32_t nslots)
+static bool pipe_put(struct fx_context *ctx, struct fx_hpipe *pipe, const struct fx_sq_slot *slot,
+		     uint32_t nslots)
 {
 	if (fx_unlikely(!fx_alive(ctx)))
 		return false;
-	if (fx_unlikely(!fx_pipe_room(&ctx->pipe, nslots)) && !await_room(ctx, nslots))
+	if (fx_unlikely(!fx_pipe_room(&pipe->tx, nslots)) && !await_room(ctx, pipe, nslots))
 		return false;
 	for (uint32_t i = 0; i < nslots; i++)
-		fx_pipe_put(&ctx->pipe, &slot[i]);
+		fx_pipe_put(&pipe->tx, &slot[i]);
 	return true;
 }
 
-bool fx_pipe_send(struct fx_context *ctx, const struct fx_sq_slot *slot, uint32_t nslots)
+bool fx_pipe_send(struct fx_context *ctx, struct fx_hpipe *pipe, const struct fx_sq_slot *slot,
+		  uint32_t nslots)
 {
-	bool sent = nslots > 0;
+	bool sent = nslots > 0, shared = pipe == &ctx->pipe;
 
-	fx_lock(&ctx->pipe_lock);
+	if (fx_likely(shared))
+		fx_lock(&pipe->lock);
 	for (uint32_t i = 0; i < nslots && sent; i += slot[i].nslots)
-		sent = pipe_put(ctx, &slot[i], slot[i].nslots);
-	fx_unlock(&ctx->pipe_lock);
+		sent = pipe_put(ctx, pipe, &slot[i], slot[i].nslots);
+	if (fx_likely(shared))
+		fx_unlock(&pipe->lock);
 	if (sent)
 		kick(ctx);
 	return sent;
@@ -91,7 +95,7 @@ static int send_one(struct fx_vqp *qp, const struct ibv_send_wr *wr, bool *publi
 		return err;
 	fx_entry_build(qp, wr, op, index, slot);
 	fx_shadow_push(&qp->sq, wr->wr_id, op->wc, slot->flags & FX_WRF_SIGNALED);
-	if (pipe_put(qp->ctx, slot, slot->nslots))
+	if (pipe_put(qp->ctx, qp->pipe, slot, slot->nslots))
 		*published = true;
 	return 0;
 }
@@ -100,20 +104,24 @@ int flexins_post_send(struct ibv_qp *ibqp, struct ibv_send_wr *wr, struct ibv_se
 {
 	struct fx_vqp *qp = fx_qp_of(ibqp);
 	struct fx_context *ctx = qp->ctx;
-	bool published = false;
+	bool published = false, shared = !qp->alone;
 	int err = 0;
 
-	fx_lock(&qp->sq_lock);
+	if (fx_likely(shared)) {
+		fx_lock(&qp->sq_lock);
+		fx_lock(&ctx->pipe.lock);
+	}
 	if (fx_unlikely(!fx_may_send(qp->state)))
 		err = -EINVAL;
-	fx_lock(&ctx->pipe_lock);
 	for (; wr && !err; wr = wr->next) {
 		err = send_one(qp, wr, &published);
 		if (fx_unlikely(err))
 			break;
 	}
-	fx_unlock(&ctx->pipe_lock);
-	fx_unlock(&qp->sq_lock);
+	if (fx_likely(shared)) {
+		fx_unlock(&ctx->pipe.lock);
+		fx_unlock(&qp->sq_lock);
+	}
 	if (published)
 		kick(ctx);
 	if (fx_likely(!err))
@@ -146,7 +154,7 @@ int flexins_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr, struct ibv_re
 	struct fx_vqp *qp = fx_qp_of(ibqp);
 	int err = 0;
 
-	fx_lock(&qp->rq_lock);
+	fx_queue_lock(qp, &qp->rq_lock);
 	if (fx_unlikely(qp->state == IBV_QPS_RESET || ibqp->srq))
 		err = -EINVAL;
 	for (; wr && !err; wr = wr->next) {
@@ -154,7 +162,7 @@ int flexins_post_recv(struct ibv_qp *ibqp, struct ibv_recv_wr *wr, struct ibv_re
 		if (fx_unlikely(err))
 			break;
 	}
-	fx_unlock(&qp->rq_lock);
+	fx_queue_unlock(qp, &qp->rq_lock);
 	if (fx_likely(!err))
 		return 0;
 	*bad_wr = wr;

@@ -232,12 +232,20 @@ static int ask_open(struct fx_vqp *qp, uint32_t qpn)
 	return 0;
 }
 
+/* What was posted comes first (guarantee P7): the core waits for this index, and we for a pipe of the QP's thread. */
+static uint32_t in_turn(const struct fx_vqp *qp)
+{
+	if (qp->alone)
+		fx_pipe_settle(qp->ctx, qp->pipe);
+	return fx_pipe_pi(qp->ctx);
+}
+
 static int ask_destroy(struct fx_vqp *qp)
 {
 	struct fx_qp_req req = {.head = {.op = FX_MSG_DESTROY_QP}, .qp = qp->qp.handle};
 	struct fx_msg_head rep;
 
-	req.pipe_pi = fx_pipe_pi(qp->ctx);
+	req.pipe_pi = in_turn(qp);
 	return fx_ask(qp->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
 }
 
@@ -329,6 +337,8 @@ static struct fx_vqp *new_qp(struct fx_context *ctx, struct ibv_pd *pd, struct f
 				 .recv_cq = a->recv_cq,
 				 .srq = a->srq,
 				 .qp_type = a->qp_type};
+	qp->alone = pd && fx_pd_of(pd)->td && fx_pd_of(pd)->td->handle;
+	qp->pipe = qp->alone ? &fx_pd_of(pd)->td->pipe : &ctx->pipe;
 	qp->state = qp->qp.state = IBV_QPS_RESET;
 	qp->sig_all = a->sq_sig_all;
 	qp->max_send_sge = a->cap.max_send_sge;
@@ -538,7 +548,7 @@ int flexins_modify_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask)
 	pack_attr(&req.attr, attr, mask);
 	req.sq_index = qp->sq.head;
 	req.rq_index = qp->rq.head;
-	req.pipe_pi = fx_pipe_pi(qp->ctx);
+	req.pipe_pi = in_turn(qp);
 	err = fx_ask(qp->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
 	if (err) {
 		if (reset)
@@ -562,7 +572,7 @@ int flexins_query_qp(struct ibv_qp *ibqp, struct ibv_qp_attr *attr, int mask, st
 	int err;
 
 	(void)mask; /* all of it, which the manual allows */
-	req.pipe_pi = fx_pipe_pi(qp->ctx);
+	req.pipe_pi = in_turn(qp);
 	err = fx_ask(qp->ctx, &req, sizeof(req), &rep, sizeof(rep), NULL);
 	if (err)
 		return fx_fail(err);

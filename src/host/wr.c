@@ -268,7 +268,7 @@ static void wr_start(struct ibv_qp_ex *ex)
 	struct fx_vqp *qp = qp_of(ex);
 	struct fx_batch *b = qp->batch;
 
-	fx_lock(&qp->sq_lock);
+	fx_queue_lock(qp, &qp->sq_lock);
 	b->n = b->nslots = 0;
 	b->fetch_end = qp->fetch_end;
 	b->begun = false;
@@ -280,7 +280,7 @@ static void undo(struct fx_vqp *qp, struct fx_batch *b)
 {
 	fx_bounce_cancel(qp, qp->sq.head + b->n);
 	qp->fetch_end = b->fetch_end;
-	fx_unlock(&qp->sq_lock);
+	fx_queue_unlock(qp, &qp->sq_lock);
 }
 
 static int wr_complete(struct ibv_qp_ex *ex)
@@ -296,8 +296,8 @@ static int wr_complete(struct ibv_qp_ex *ex)
 		return fx_fail(err);
 	}
 	fx_shadow_post(&qp->sq, qp->sq.head + b->n);
-	fx_pipe_send(qp->ctx, b->slot, b->nslots);
-	fx_unlock(&qp->sq_lock);
+	fx_pipe_send(qp->ctx, qp->pipe, b->slot, b->nslots);
+	fx_queue_unlock(qp, &qp->sq_lock);
 	return 0;
 }
 

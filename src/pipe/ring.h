@@ -67,10 +67,12 @@ static inline bool fx_pipe_room(struct fx_pipe_tx *p, uint32_t nslots)
 }
 static inline void fx_pipe_put(struct fx_pipe_tx *p, const void *slot)
 {
-	uint32_t i = p->pi++;
+	uint32_t i = p->pi;
 
 	fx_slot_publish(p->slots + (size_t)(i & ((1u << p->shift) - 1)) * FX_SLOT_SIZE, slot,
 			fx_phase(i, p->shift));
+	/* relaxed: whoever looks at another thread's pipe has synchronised with what it posted before */
+	__atomic_store_n(&p->pi, i + 1, __ATOMIC_RELAXED);
 }
 
 /* ---- send pipe, core side ---- */

@@ -5,6 +5,7 @@
  * Room: tests. May use: verbs and libc.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -136,6 +137,83 @@ static void parent_works(const struct row *row)
 	NEED_EQ(ibv_dealloc_pd(parent), 0);
 	if (td)
 		NEED_EQ(ibv_dealloc_td(td), 0);
+}
+
+/* ---- threads that share nothing ---- */
+
+enum { THREADS = 3, ROUNDS = 3000, PIECE = 1000 };
+
+struct alone {
+	struct rig *r;
+	struct ibv_td *td;
+	struct ibv_pd *pd;
+	struct ibv_cq *cq;
+	struct ibv_qp *qp, *peer;
+	unsigned id;
+};
+
+static void *works_alone(void *arg)
+{
+	struct alone *a = arg;
+	size_t at = a->id * 4 * PIECE;
+
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		struct work w =
+			work(a->r, IBV_WR_RDMA_WRITE, i, at + i % 4 * PIECE, at + i % 4 * PIECE, PIECE);
+
+		w.wr.send_flags = i % 4 == 3 ? IBV_SEND_SIGNALED : 0;
+		fill(a->r->a.buf + at + i % 4 * PIECE, PIECE, i + a->id);
+		post(a->qp, &w);
+		if (i % 4 != 3)
+			continue;
+		need_wc(a->cq, i, IBV_WC_SUCCESS);
+		for (unsigned k = 0; k < 4; k++)
+			NEED(filled(a->r->b.buf + at + k * PIECE, PIECE, i - 3 + k + a->id));
+	}
+	/* what was posted before comes to an end before the QP does */
+	for (unsigned i = 0; i < 20; i++) {
+		struct work w = work(a->r, IBV_WR_RDMA_WRITE, i, at, at, 8);
+
+		post(a->qp, &w);
+	}
+	to_state(a->qp, IBV_QPS_ERR);
+	for (unsigned i = 0; i < 20; i++) {
+		struct ibv_wc wc = completion(a->cq);
+
+		NEED(wc.wr_id == i && (wc.status == IBV_WC_SUCCESS || wc.status == IBV_WC_WR_FLUSH_ERR));
+	}
+	return NULL;
+}
+
+static void threads_alone(const struct row *row)
+{
+	struct spec s = usual();
+	struct rig *r = rig_make(&s);
+	struct alone a[THREADS];
+	pthread_t thread[THREADS];
+
+	(void)row;
+	for (unsigned i = 0; i < THREADS; i++) {
+		a[i] = (struct alone){.r = r, .td = need_td(r->ctx), .id = i};
+		a[i].pd = need_parent(r->a.pd, a[i].td);
+		a[i].cq = ibv_create_cq(r->ctx, 64, NULL, NULL, 0);
+		NEED(a[i].cq);
+		a[i].qp = make_qp(a[i].pd, a[i].cq, a[i].cq, &s);
+		a[i].peer = make_qp(r->b.pd, r->b.scq, r->b.rcq, &s);
+		connect_qp(r, &s, a[i].peer, a[i].qp->qp_num, IBV_QPS_RTS);
+		connect_qp(r, &s, a[i].qp, a[i].peer->qp_num, IBV_QPS_RTS);
+	}
+	for (unsigned i = 0; i < THREADS; i++)
+		NEED_EQ(pthread_create(&thread[i], NULL, works_alone, &a[i]), 0);
+	for (unsigned i = 0; i < THREADS; i++)
+		NEED_EQ(pthread_join(thread[i], NULL), 0);
+	for (unsigned i = 0; i < THREADS; i++) {
+		NEED_EQ(ibv_destroy_qp(a[i].qp), 0);
+		NEED_EQ(ibv_destroy_qp(a[i].peer), 0);
+		NEED_EQ(ibv_destroy_cq(a[i].cq), 0);
+		NEED_EQ(ibv_dealloc_pd(a[i].pd), 0);
+		NEED_EQ(ibv_dealloc_td(a[i].td), 0);
+	}
 }
 
 static void parent_cq(const struct row *row)
@@ -376,6 +454,7 @@ static const struct row rows[] = {
 	{"parent domains that are refused", PARENT, parent_refused},
 	{"work in a parent domain", PARENT, parent_works},
 	{"work in a thread domain", PARENT, parent_works, .a = 1},
+	{"threads with a domain each", PARENT, threads_alone, .seconds = 60},
 	{"a CQ in a parent domain", "ibv_create_cq_ex(3)", parent_cq},
 	{"a region moves", REREG, moved},
 	{"a region's rights change", REREG, rights_changed},

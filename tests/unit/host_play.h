@@ -61,6 +61,9 @@ struct core {
 	struct fx_rq rq[CORE_OBJECTS];
 	struct fx_create_qp_req made[CORE_OBJECTS];
 	struct fx_create_cq_req made_cq[CORE_OBJECTS];
+	struct fx_pipe_rx more[CORE_OBJECTS]; /* pipes beside the first */
+	uint32_t nmore;
+	_Atomic bool no_more; /* it has none */
 	struct fx_qp_attr attr[CORE_OBJECTS];
 	uint32_t gen[CORE_OBJECTS];
 	struct fx_modify_qp_req modified; /* the last one */
@@ -103,6 +106,7 @@ union core_msg {
 	struct fx_alloc_mw_req alloc_mw;
 	struct fx_alloc_mw_rep mw;
 	struct fx_create_cq_req create_cq;
+	struct fx_create_pipe_req create_pipe;
 	struct fx_create_qp_req create_qp;
 	struct fx_create_qp_rep qp;
 	struct fx_modify_qp_req modify;
@@ -195,6 +199,18 @@ static inline size_t core_create_cq(struct core *c, const struct fx_create_cq_re
 	return sizeof(m->handle);
 }
 
+static inline size_t core_create_pipe(struct core *c, const struct fx_create_pipe_req *req, union core_msg *m)
+{
+	uint8_t *p = c->arena + req->off;
+
+	if (c->no_more)
+		return core_refuse(m, EOPNOTSUPP, "play: one pipe is enough");
+	c->more[c->nmore] = (struct fx_pipe_rx){
+		.head = (struct fx_pipe_head *)p, .slots = p + FX_LINE, .shift = req->shift};
+	m->handle.handle = ++c->nmore;
+	return sizeof(m->handle);
+}
+
 static inline size_t core_create_qp(struct core *c, const struct fx_create_qp_req *req, union core_msg *m)
 {
 	uint32_t i = c->nqp;
@@ -269,6 +285,8 @@ static inline size_t core_answer(struct core *c, const union core_msg *req, unio
 		m->mw.mw = ++c->nmw;
 		m->mw.rkey = 0x300 * c->nmw;
 		return sizeof(m->mw);
+	case FX_MSG_CREATE_PIPE:
+		return core_create_pipe(c, &req->create_pipe, m);
 	case FX_MSG_CREATE_CQ:
 		return core_create_cq(c, &req->create_cq, m);
 	case FX_MSG_CREATE_QP:
@@ -289,6 +307,7 @@ static inline size_t core_answer(struct core *c, const union core_msg *req, unio
 		m->handle.handle = ++c->nchannel;
 		return sizeof(m->handle);
 	case FX_MSG_DESTROY_CHANNEL:
+	case FX_MSG_DESTROY_PIPE:
 	case FX_MSG_DEALLOC_PD:
 	case FX_MSG_DEREG_MR:
 	case FX_MSG_DEALLOC_MW:

@@ -620,6 +620,80 @@ static void completion_channels(void **state)
 	await_empty(p, 0);
 }
 
+static int make_pipe(struct client *c, uint64_t off, uint32_t shift, uint32_t *handle)
+{
+	struct fx_create_pipe_req req = {.off = off, .shift = shift};
+	struct fx_handle_rep rep = {0};
+	int err = ASK(c, FX_MSG_CREATE_PIPE, &req, &rep);
+
+	*handle = rep.handle;
+	return err;
+}
+
+/* As many as a context may have, each where its slots are the context's own. */
+static void further_pipes(void **state)
+{
+	struct play *p = *state;
+	struct client a = join(p), b = join(p);
+	uint64_t heap = a.hello.heap_off, end = a.hello.arena_size;
+	uint32_t pipe[FX_LIMIT_PIPE], other;
+
+	assert_int_equal(make_pipe(&a, heap + 1, 6, &other), -EINVAL);
+	assert_int_equal(make_pipe(&a, end - FX_LINE * 64, 6, &other), -EINVAL);
+	assert_int_equal(make_pipe(&a, end + FX_LINE, 6, &other), -EINVAL);
+	assert_int_equal(make_pipe(&a, heap, 3, &other), -EINVAL); /* a long entry would not fit */
+	assert_int_equal(make_pipe(&a, heap, 31, &other), -EINVAL);
+	assert_int_equal(make_pipe(&a, heap, 64, &other), -EINVAL);
+	assert_int_equal(p->seen[FX_CMD_PIPE_ADD], 0);
+	for (uint32_t i = 0; i < FX_LIMIT_PIPE; i++)
+		assert_int_equal(make_pipe(&a, heap + i * 8192, 6, &pipe[i]), 0);
+	assert_int_equal(make_pipe(&a, heap, 6, &other), -ENOSPC);
+	assert_int_equal(simple(&b, FX_MSG_DESTROY_PIPE, pipe[0], NULL), -EINVAL); /* somebody else's */
+	assert_int_equal(simple(&a, FX_MSG_DESTROY_PIPE, 0, NULL), -EINVAL);
+	assert_int_equal(simple(&a, FX_MSG_DESTROY_PIPE, FX_LIMIT_PIPE + 1, NULL), -EINVAL);
+	assert_int_equal(simple(&a, FX_MSG_DESTROY_PIPE, pipe[7], NULL), 0);
+	assert_int_equal(simple(&a, FX_MSG_DESTROY_PIPE, pipe[7], NULL), -EINVAL);
+	assert_int_equal(make_pipe(&a, heap, 6, &other), 0);
+	assert_int_equal(other, pipe[7]);
+	assert_int_equal(p->seen[FX_CMD_PIPE_ADD], FX_LIMIT_PIPE + 1);
+	assert_int_equal(p->seen[FX_CMD_PIPE_DEL], 1);
+	leave(&a); /* with all of them */
+	leave(&b);
+	await_empty(p, 0);
+}
+
+/* Where a CQ may be moved to, and that its client may go meanwhile. */
+static void changes_of_completion_queues(void **state)
+{
+	struct play *p = *state;
+	struct client a = join(p);
+	struct fx_resize_cq_req to = {.off = a.hello.heap_off + 4096, .shift = 5};
+	struct fx_modify_cq_req m = {.count = 4, .period_us = 10};
+	struct fx_resize_cq_rep rep;
+	struct fx_handle_rep ok;
+	uint32_t cq;
+
+	assert_int_equal(make_cq_with(&a, 0, &cq), 0);
+	m.cq = to.cq = cq + 1;
+	assert_int_equal(ASK(&a, FX_MSG_RESIZE_CQ, &to, &rep), -EINVAL);
+	assert_int_equal(ASK(&a, FX_MSG_MODIFY_CQ, &m, &ok), -EINVAL);
+	m.cq = to.cq = cq;
+	to.off++;
+	assert_int_equal(ASK(&a, FX_MSG_RESIZE_CQ, &to, &rep), -EINVAL);
+	to.off--;
+	to.shift = 40;
+	assert_int_equal(ASK(&a, FX_MSG_RESIZE_CQ, &to, &rep), -EINVAL);
+	to.shift = 5;
+	assert_int_equal(p->seen[FX_CMD_CQ_RESIZE], 0);
+	assert_int_equal(ASK(&a, FX_MSG_RESIZE_CQ, &to, &rep), 0);
+	assert_int_equal(ASK(&a, FX_MSG_MODIFY_CQ, &m, &ok), 0);
+	assert_int_equal(p->seen[FX_CMD_CQ_RESIZE], 1);
+	assert_int_equal(p->seen[FX_CMD_CQ_MODIFY], 1);
+	assert_int_equal(simple(&a, FX_MSG_DESTROY_CQ, cq, NULL), 0);
+	leave(&a);
+	await_empty(p, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, play_start, play_end)
 
 int main(void)
@@ -629,6 +703,8 @@ int main(void)
 		TEST(foreign_handles),
 		TEST(places_in_the_arena),
 		TEST(what_a_queue_pair_may_ask_for),
+		TEST(further_pipes),
+		TEST(changes_of_completion_queues),
 		TEST(what_a_region_may_ask_for),
 		TEST(memory_windows),
 		TEST(vanishing_with_windows),
