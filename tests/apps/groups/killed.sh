@@ -134,3 +134,10 @@ case_core_kill()
 	core_ends -KILL
 	rm -f "$(rundir)/$CORE.sock"
 }
+
+# One of three processes in an XRC domain: its QP goes on without it.
+case_in_an_xrc_domain()
+{
+	run "$HELPERS/xrcdeath"
+	clean_afterwards
+}
