@@ -74,15 +74,15 @@ enum {
 	FX_MAX_RD_ATOMIC = 16,
 	FX_ATOMIC_LEN = 8,
 	FX_JOBS = 2 * FX_MAX_RD_ATOMIC,
-	FX_WINDOW = 128,     /* packets in flight per QP */
-	FX_UNACKED = 64,     /* segments in the transmit queue, where nobody acknowledges, */
-	FX_UNACKED_SLOW = 8, /* ... and of frames that were gathered, which keep a scarcer buffer each */
-	FX_READ_CHUNK = 64,  /* response packets one READ request asks for: paces the responder */
-	FX_BACKLOG = 512,    /* packets of a QP that may wait for placement */
-	FX_KEEP = 6144,	     /* of FX_BUFFERS: a context may keep what all together leave of it */
-	FX_RESP_ROOM = 256,  /* of which READ responses, before the next READ is asked for */
-	FX_STAGED = 16,	     /* packets of a QP in gathering: they hide how long each takes */
-	FX_TX_DRY = 64,	     /* turns without a packet, before the owner is asked again */
+	FX_WINDOW = 128,      /* packets in flight per QP */
+	FX_UNACKED = 64,      /* segments in the transmit queue, where nobody acknowledges, */
+	FX_UNACKED_SLOW = 12, /* ... and of frames that were gathered, which keep a scarcer buffer each */
+	FX_READ_CHUNK = 64,   /* response packets one READ request asks for: paces the responder */
+	FX_BACKLOG = 512,     /* packets of a QP that may wait for placement */
+	FX_KEEP = 6144,	      /* of FX_BUFFERS: a context may keep what all together leave of it */
+	FX_RESP_ROOM = 256,   /* of which READ responses, before the next READ is asked for */
+	FX_STAGED = 16,	      /* packets of a QP in gathering: they hide how long each takes */
+	FX_TX_DRY = 64,	      /* turns without a packet, before the owner is asked again */
 	FX_FOLLOWING =
 		2048, /* pieces of frames that follow them: a quarter of the owner's, at most half its headers */
 	FX_ACK_EVERY = 32, /* packets between acknowledge requests inside a message */

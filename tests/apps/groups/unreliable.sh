@@ -4,12 +4,12 @@
 # perftest over unreliable connections and datagrams. Nothing is sent again, so a receiver has a receive for every message:
 # -r is not less than -n.
 
-# sizes N PROGRAM [ARGS]: every size, of which there are N
+# sizes N ITERATIONS PROGRAM [ARGS]: every size, of which there are N
 sizes()
 {
-	local n=$1
-	shift
-	pair "$@" -a -F -n 400 -r 400
+	local n=$1 iterations=$2
+	shift 2
+	pair "$@" -a -F -n "$iterations" -r 400
 	[ "$(grep -Ec '^ +[0-9]+ +[0-9]+ +[0-9.]+ +[0-9.]+' "$TMP/client.out")" = "$n" ] || {
 		echo "$*: not all sizes in its table:"
 		cat "$TMP/client.out"
@@ -52,7 +52,7 @@ case_uc_write_lat()
 
 case_uc_send()
 {
-	sizes 23 ib_send_bw -c UC
+	sizes 23 100 ib_send_bw -c UC
 	variants ib_send_bw -c UC -n 400 -r 400 -s 3000 <<-'END'
 		-q 8
 		-b
@@ -70,7 +70,7 @@ case_uc_send()
 
 case_ud_send_bw()
 {
-	sizes 12 ib_send_bw -c UD
+	sizes 12 400 ib_send_bw -c UD
 	variants ib_send_bw -c UD -n 400 -r 400 <<-'END'
 		-s 1 -q 8
 		-s 4096 -b
@@ -85,7 +85,7 @@ case_ud_send_bw()
 
 case_ud_send_lat()
 {
-	sizes 12 ib_send_lat -c UD
+	sizes 12 400 ib_send_lat -c UD
 	variants ib_send_lat -c UD -n 400 -r 400 <<-'END'
 		-s 1
 		-s 200 -I 220
