@@ -67,7 +67,7 @@ static void complete(struct rig *r, uint32_t index)
 
 /* ---- each operation ---- */
 
-static uint8_t data[100];
+static uint8_t data[128];
 static struct ibv_sge sges[5] = {{0x1000, 10, 1}, {0x2000, 0, 0}, {0x3000, 30, 3}, {0x4000, 1u << 31, 4}};
 static struct ibv_mw_bind_info bind_info = {.addr = 0x7000, .length = 99, .mw_access_flags = 3};
 
