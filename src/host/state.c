@@ -79,12 +79,20 @@ static int by_stranger(const struct question *q)
 	return err;
 }
 
-/* A context whose core has just gone is as good as none: another core may have taken its place. */
+/*
+ * A context whose core has just gone is as good as none: another core may have taken its place. This is called from
+ * open(), where threads may be cancelled: not while they hold locks.
+ */
 static int answer(struct question *q)
 {
-	int err = fx_by_any_context(by_context, q);
+	int state, err;
 
-	return err < 0 ? by_stranger(q) : err;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+	err = fx_by_any_context(by_context, q);
+	if (err < 0)
+		err = by_stranger(q);
+	pthread_setcancelstate(state, NULL);
+	return err;
 }
 
 int fx_state_ask(struct fx_state *s)

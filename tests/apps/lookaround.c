@@ -210,6 +210,32 @@ static void *in_a_thread(void *arg)
 	return arg;
 }
 
+/* open() is where a thread may be cancelled: whatever it held, the others can still look. */
+static void *looks_for_ever(void *arg)
+{
+	for (;;) {
+		int fd = open(arg, O_RDONLY);
+
+		NEED(fd >= 0);
+		close(fd);
+	}
+	return NULL;
+}
+
+static void cancelled(void)
+{
+	char path[PATH_MAX + 520];
+	pthread_t thread;
+
+	snprintf(path, sizeof(path), "%s", at("ports/1/counters/port_xmit_data"));
+	for (int i = 0; i < 20; i++) {
+		NEED(pthread_create(&thread, NULL, looks_for_ever, path) == 0);
+		usleep(1000 + (unsigned)i * 200);
+		NEED(pthread_cancel(thread) == 0 && pthread_join(thread, NULL) == 0);
+		NEED(access(path, R_OK) == 0);
+	}
+}
+
 static void everywhere(void)
 {
 	pthread_t thread[4];
@@ -247,6 +273,7 @@ int main(void)
 	by_every_way_of_asking(device);
 	by_listing(device);
 	everywhere();
+	cancelled();
 	ctx = ibv_open_device(device);
 	NEED(ctx);
 	by_every_way_of_opening();
@@ -254,6 +281,7 @@ int main(void)
 	by_listing(device);
 	against_verbs(ctx);
 	everywhere();
+	cancelled();
 	ibv_close_device(ctx);
 	ibv_free_device_list(list);
 	puts("passed");
