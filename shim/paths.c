@@ -30,9 +30,9 @@ int __fxstatat(int version, int dir, const char *path, struct stat *st, int flag
 	X(getxattr)                                                                                          \
 	X(lgetxattr)                                                                                         \
 	X(access)                                                                                            \
-	X(faccessat) X(euidaccess) X(readlink) X(readlinkat) X(realpath) X(statx) X(stat) X(lstat)           \
-		X(fstatat) X(__xstat) X(__lxstat) X(__fxstatat) X(__readlink_chk) X(__readlinkat_chk)        \
-			X(__realpath_chk)
+	X(faccessat)                                                                                         \
+	X(euidaccess) X(readlink) X(readlinkat) X(realpath) X(statx) X(stat) X(lstat) X(fstatat) X(__xstat)  \
+		X(__lxstat) X(__fxstatat) X(__readlink_chk) X(__readlinkat_chk) X(__realpath_chk)
 #include "behind.h"
 
 #define EXPORT __attribute__((visibility("default")))

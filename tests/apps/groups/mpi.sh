@@ -7,7 +7,7 @@
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 
 # Once in a hundred runs UCX 1.13 takes a late acknowledgement of an endpoint that is gone for one of the next of the same
-# number, over any device, and ends itself: openucx/ucx issue 11107. That is no reason to fail, once.
+# number, over any device, and ends itself, as its makers know. That is no reason to fail, once.
 known_bug()
 {
 	[ ! -e "$TMP/again" ] && grep -q 'acked_psn=.* must be smaller than current_psn' "$TMP/out" && touch "$TMP/again"
