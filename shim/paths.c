@@ -26,13 +26,12 @@ int __xstat(int version, const char *path, struct stat *st);
 int __lxstat(int version, const char *path, struct stat *st);
 int __fxstatat(int version, int dir, const char *path, struct stat *st, int flags);
 
-#define FNS(X)                                                                                               \
-	X(getxattr)                                                                                          \
-	X(lgetxattr)                                                                                         \
-	X(access)                                                                                            \
-	X(faccessat)                                                                                         \
-	X(euidaccess) X(readlink) X(readlinkat) X(realpath) X(statx) X(stat) X(lstat) X(fstatat) X(__xstat)  \
-		X(__lxstat) X(__fxstatat) X(__readlink_chk) X(__readlinkat_chk) X(__realpath_chk)
+/* clang-format off */
+#define FNS(X) \
+	X(access) X(faccessat) X(euidaccess) X(getxattr) X(lgetxattr) X(readlink) X(readlinkat) X(realpath) X(statx) \
+	X(stat) X(lstat) X(fstatat) X(__xstat) X(__lxstat) X(__fxstatat) \
+	X(__readlink_chk) X(__readlinkat_chk) X(__realpath_chk)
+/* clang-format on */
 #include "behind.h"
 
 #define EXPORT __attribute__((visibility("default")))
