@@ -35,6 +35,7 @@ case_64_processes()
 {
 	local fds kib
 	crowd 64 8 200 # what the core keeps for next time
+	[ "${FX_PLACEMENT:-}" != emulated ] || crowd 64 8 200 # more, for rings and helpers
 	fds=$(find "/proc/$(core_pid)/fd" | wc -l)
 	kib=$(core_kib)
 	crowd 64 8 200
