@@ -18,7 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FX_ABI_VERSION 3u /* bumped with any change to this file or to control/protocol.h */
+#define FX_ABI_VERSION 4u /* bumped with any change to this file or to control/protocol.h */
 
 enum {
 	FX_LINE = 64, /* of the ABI, whatever the machine's cache line is */
