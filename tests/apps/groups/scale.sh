@@ -30,6 +30,11 @@ crowd()
 	wait_for 10 no_objects || fail "left behind: $("$CTL" --core "$CORE" show)"
 }
 
+no_more_fds()
+{
+	[ "$(find "/proc/$(core_pid)/fd" | wc -l)" -le "$1" ]
+}
+
 # 64 processes in pairs, all at once; every fourth pair loses one of its two on the way.
 case_64_processes()
 {
@@ -42,7 +47,7 @@ case_64_processes()
 	crowd 64 0 200
 	echo "NOTE: 128 processes later the core has $(($(core_kib) - kib)) KiB more"
 	[ $(($(core_kib) - kib)) -lt 2048 ] || fail "2 MiB or more"
-	[ "$(find "/proc/$(core_pid)/fd" | wc -l)" -le "$fds" ] || fail "descriptors left open"
+	wait_for 5 no_more_fds "$fds" || fail "descriptors left open"
 	[ "$(objects users)" = 1 ] || # the one who asks
 		fail "users left: $("$CTL" --core "$CORE" show users)"
 	pair ibv_rc_pingpong -c -g 0 -s 4097 -n 500
