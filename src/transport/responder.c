@@ -331,30 +331,34 @@ static void duplicate(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint
 
 /* ---- requests as they come ---- */
 
-static void in_sequence(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags);
-
-/* It is not what may come here. Where nobody is told, a first packet begins a message whatever was before it. */
-static void unfit(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
+/*
+ * It is not what may come here. Where nobody is told, a first packet begins a message whatever was before it. True: it
+ * does so now.
+ */
+static bool begins_anew(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
 {
 	bool first = flags & FX_OPF_FIRST, within = qp->msg_flags;
 
-	if (qp->acks || first != within) {
-		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
-	} else if (first) {
-		tp->n.rx_invalid_request++;
-		forget_message(qp);
-		in_sequence(tp, qp, p, flags);
-	} else {
+	if (!qp->acks && !first && !within) {
 		tp->n.rx_rest++;
 		give_up(tp, qp, p);
+		return false;
 	}
+	if (!qp->acks && first && within) {
+		tp->n.rx_invalid_request++;
+		forget_message(qp);
+		if (length_fits(qp, p, flags))
+			return true;
+	}
+	refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
+	return false;
 }
 
 static void in_sequence(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
 {
-	if (!order_fits(qp, flags) || !length_fits(qp, p, flags)) {
-		unfit(tp, qp, p, flags);
-	} else if (flags & FX_OPF_XRCETH && !fx_xrc_select(tp, qp, p)) {
+	if ((!order_fits(qp, flags) || !length_fits(qp, p, flags)) && !begins_anew(tp, qp, p, flags))
+		return;
+	if (flags & FX_OPF_XRCETH && !fx_xrc_select(tp, qp, p)) {
 		p->xrc = true;
 		refuse(tp, qp, p, FX_NAK_INVALID_REQUEST);
 	} else if (flags & FX_OPF_SEND) {
@@ -403,26 +407,25 @@ static void out_of_sequence(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p
 
 /*
  * Nobody sends it again: a message ends at its first gap, and the next first packet begins another (9.8.2.2). Datagrams
- * are of many senders, each with PSNs of its own, and so always in sequence.
+ * are of many senders, each with PSNs of its own, and so always in sequence. True: it is the next one now.
  */
-static void resync(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
+static bool resync(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p, uint32_t flags)
 {
 	int32_t ahead = fx_psn_diff(p->psn, qp->epsn);
 
 	if (flags & FX_OPF_DETH) {
 		qp->epsn = p->psn;
-		in_sequence(tp, qp, p, flags);
-		return;
+		return true;
 	}
 	if (ahead < 0 && ahead >= -FX_LATE) {
 		tp->n.rx_late++;
 		fx_release(tp, p);
-		return;
+		return false;
 	}
 	tp->n.rx_gaps++;
 	forget_message(qp);
 	qp->epsn = p->psn;
-	in_sequence(tp, qp, p, flags);
+	return true;
 }
 
 void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
@@ -440,9 +443,7 @@ void fx_responder_rx(struct fx_tp *tp, struct fx_qp *qp, struct fx_pkt *p)
 		out_of_sequence(tp, qp, p, flags);
 	} else if (held_up(tp, qp, p)) {
 		return;
-	} else if (p->psn != qp->epsn) {
-		resync(tp, qp, p, flags);
-	} else {
+	} else if (p->psn == qp->epsn || resync(tp, qp, p, flags)) {
 		in_sequence(tp, qp, p, flags);
 	}
 }
