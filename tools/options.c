@@ -273,29 +273,35 @@ static int together(const struct fx_options *o)
 	return FX_GO_ON;
 }
 
-/* The line is read twice: first for the file's name, then over what the file says. */
-int fx_options_parse(struct fx_options *o, int argc, char **argv)
+/* Over the defaults, then: what the file says, and what the line says. */
+static int file_then_line(struct fx_options *o, const char *config, int argc, char **argv)
 {
-	const char *config = geteuid() == 0 && access(FX_CONFIG_FILE, F_OK) == 0 ? FX_CONFIG_FILE : NULL;
 	char why[WHY];
 	int status;
 
 	defaults(o);
-	status = parse_line(o, argc, argv);
-	if (o->config)
-		config = o->config;
-	if (status != FX_GO_ON)
-		return status;
-	if (!config)
-		return together(o);
-	defaults(o);
-	if (fx_config_read(o, config, why, sizeof(why)) < 0) {
+	if (config && fx_config_read(o, config, why, sizeof(why)) < 0) {
 		fprintf(stderr, "flexinsd: %s\n", why);
-		fx_options_free(o);
 		return FX_EXIT_USAGE;
 	}
 	status = parse_line(o, argc, argv);
 	return status == FX_GO_ON ? together(o) : status;
+}
+
+/* The line is read twice: first for the file's name, then over what the file says. */
+int fx_options_parse(struct fx_options *o, int argc, char **argv)
+{
+	const char *config = geteuid() == 0 && access(FX_CONFIG_FILE, F_OK) == 0 ? FX_CONFIG_FILE : NULL;
+	int status;
+
+	defaults(o);
+	status = parse_line(o, argc, argv);
+	if (status != FX_GO_ON)
+		return status;
+	status = file_then_line(o, o->config ? o->config : config, argc, argv);
+	if (status != FX_GO_ON)
+		fx_options_free(o);
+	return status;
 }
 
 void fx_options_free(struct fx_options *o)

@@ -34,7 +34,8 @@ struct fx_options {
 
 enum { FX_GO_ON = -1, FX_EXIT_USAGE = 2 };
 
-/* Command line and file into *o: FX_GO_ON, or the exit status after something was said. */
+/* Command line and file into *o, for fx_options_free(): FX_GO_ON; or the exit status after something was said, and
+ * nothing is kept. */
 int fx_options_parse(struct fx_options *o, int argc, char **argv);
 void fx_options_free(struct fx_options *o);
 

@@ -113,6 +113,7 @@ static void chaos_is_for_what_is_mapped(void **state)
 	assert_string_equal(o.dma, "chaos=1,2");
 	fx_options_free(&o);
 	assert_int_equal(parse(&o, "--placement", "emulated"), FX_EXIT_USAGE);
+	assert_null(o.file); /* refused: nothing is kept */
 }
 
 /* Its values are the defaults, so that they are true, but for the user whom it names. */
@@ -225,6 +226,7 @@ static void nothing_wrong_passes(void **state)
 	assert_int_equal(parse(&o, "--mtu", "1024"), FX_EXIT_USAGE);
 	write_file("[core]\nmtu = 1024\n");
 	assert_int_equal(parse(&o, "--mtu", "7"), FX_EXIT_USAGE);
+	assert_null(o.file);
 	assert_int_equal(parse(&o, "--mtu", NULL), FX_EXIT_USAGE);
 	assert_int_equal(parse(&o, "word", NULL), FX_EXIT_USAGE);
 	assert_int_equal(parse(&o, "--version", NULL), 0);
